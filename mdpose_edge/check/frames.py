@@ -1,0 +1,98 @@
+"""The images of a check: of a split with annotations, of a plain folder, or those that a recording carries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.coco import CocoSplit, load_split
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.images import decode_image, list_images, read_image_bytes
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image: its file and its pixels as stored, which is what COCO's annotations refer to."""
+
+    name: str
+    data: bytes
+    """The file."""
+    image_id: int | None
+    """COCO's, or None without annotations."""
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3) BGR.
+
+        Raises:
+            InputError: not an image.
+        """
+        return decode_image(self.data, self.name, orient=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The images of a check, read one at a time."""
+
+    where: str
+    names: tuple[str, ...]
+    read: Callable[[int], bytes]
+    """Gives the file at an index."""
+    split: CocoSplit | None = None
+    """The annotations, whose first images these are; None for plain images."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Frame:
+        image_id = None if self.split is None else self.split.images[index].id
+        return Frame(self.names[index], self.read(index), image_id)
+
+
+def frames_of(data: str | Path, split: str, limit: int | None) -> Frames:
+    """Open the images of a folder.
+
+    Args:
+        data: a folder in COCO's layout; one without `annotations/` is taken as plain images.
+        split: "val", ...: of a folder in COCO's layout.
+        limit: only the first so many, or None for all.
+
+    Raises:
+        DataError: the annotations cannot be used.
+        InputError: a plain folder has no images.
+        ConfigError: the limit is below 1.
+    """
+    check_limit(limit)
+    if not (Path(data) / "annotations").is_dir():
+        return _of_files(str(data), list_images([data])[:limit])
+    annotated = load_split(data, split)
+    paths = [image.path for image in annotated.images[:limit]]
+    return _of_files(f"{data} ({split})", paths, annotated)
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse to measure on nothing.
+
+    Raises:
+        ConfigError: the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError("limit", expected="at least 1 image", got=str(limit), do="raise it, or leave it out")
+
+
+def _of_files(where: str, paths: Sequence[Path], split: CocoSplit | None = None) -> Frames:
+    return Frames(where, tuple(map(str, paths)), lambda index: read_image_bytes(paths[index]), split)

@@ -1,0 +1,192 @@
+"""The gate as a whole: open both sides, measure, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdpose_edge import __version__
+from mdpose_edge.check.frames import Frames, Progress, check_limit, frames_of
+from mdpose_edge.check.measure import measure
+from mdpose_edge.check.measurement import Measurement
+from mdpose_edge.check.recording import RECORDING_SUFFIX, Recording
+from mdpose_edge.check.results import RESULTS_SUFFIX, Results
+from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
+from mdpose_edge.check.verdict import Limits, Verdict, judge
+from mdpose_edge.errors import ConfigError, DataError
+from mdpose_edge.optional import require
+from mdpose_edge.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class SideInfo:
+    """Which artifact ran where."""
+
+    name: str
+    engine: str
+    target: str
+    precision: str
+    input: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check that was made."""
+
+    candidate: SideInfo
+    reference: SideInfo
+    frames: Frames
+    spec: ModelSpec
+    """The candidate's."""
+    measurement: Measurement
+    verdict: Verdict
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Give verdict and figures, ready for json.dump."""
+        divergence = self.measurement.divergence
+        outputs = divergence.outputs if divergence else ()
+        return {
+            "toolkit_version": __version__,
+            "candidate": vars(self.candidate),
+            "reference": vars(self.reference),
+            "data": self.frames.where,
+            "images": len(self.frames),
+            "labelled": self.frames.split is not None,
+            **self.verdict.to_json_dict(),
+            "outputs": {o.name: {"rms_error": o.rms, "spread": o.spread, "largest_error": o.largest} for o in outputs},
+        }
+
+
+def check(
+    candidate: str | Path,
+    reference: str | Path,
+    data: str | Path | None = None,
+    split: str = "val",
+    *,
+    runtime: str | None = None,
+    reference_runtime: str | None = None,
+    threads: int | None = None,
+    limit: int | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Check:
+    """Ask whether a candidate is still the model that its reference is.
+
+    Args:
+        candidate: a bundle or checkpoint.
+        reference: a bundle or checkpoint; a .npz recording of one; or the .json results of an evaluation.
+        data: a folder in COCO's layout, or of plain images (one without `annotations/`), on which accuracy is not
+            measured; None for the images that a recording carries.
+        split: "val", ...: of a folder in COCO's layout.
+        runtime: the candidate's engine, or None for its own choice.
+        reference_runtime: likewise for a reference that is run.
+        threads: CPU threads of each engine.
+        limit: only the first so many images.
+        limits: what to hold the figures against.
+        progress: called with (images done, images in all).
+
+    Raises:
+        MdposeError: it cannot be measured.
+    """
+    check_limit(limit)
+    with closing(Artifact(candidate, runtime=runtime, threads=threads)) as one:
+        frames = _frames(reference, data, split, limit)
+        if frames.split is not None:
+            _check_measurable(frames, one.spec)
+        with _open_reference(reference, frames, one.spec, runtime=reference_runtime, threads=threads) as other:
+            _check_keypoints(one, other)
+            measurement = measure(one, other, frames, progress)
+            infos = _info(one), _info(other)
+    return Check(*infos, frames, one.spec, measurement, judge(measurement, limits))
+
+
+def record(
+    model: str | Path,
+    path: str | Path,
+    data: str | Path,
+    split: str = "val",
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write a model's head tensors, with the images, as a reference for checks on other machines.
+
+    Args:
+        model: a bundle or checkpoint.
+        path: the .npz file to write.
+        data: a folder in COCO's layout, or of plain images.
+        split: "val", ...: of a folder in COCO's layout.
+        runtime: the engine, or None for the model's own choice.
+        threads: CPU threads of the engine.
+        limit: only the first so many images.
+        progress: called after each image.
+
+    Returns:
+        How many images were recorded.
+
+    Raises:
+        MdposeError: the model, engine or an image fails; no file is left.
+    """
+    frames = frames_of(data, split, limit)
+    with closing(Artifact(model, runtime=runtime, threads=threads)) as artifact:
+        artifact.record(Path(path), frames, progress)
+    return len(frames)
+
+
+def _frames(reference: str | Path, data: str | Path | None, split: str, limit: int | None) -> Frames:
+    if data is not None:
+        return frames_of(data, split, limit)
+    if Path(reference).suffix != RECORDING_SUFFIX:
+        raise ConfigError("--data", expected="a folder with images", got="none", do="give one, or a .npz reference")
+    return Recording(reference).frames(limit)
+
+
+@contextmanager
+def _open_reference(
+    reference: str | Path, frames: Frames, candidate: ModelSpec, *, runtime: str | None, threads: int | None
+) -> Iterator[Side]:
+    """Open what the candidate is compared with, by the kind of file it is."""
+    suffix = Path(reference).suffix
+    side: Side
+    if suffix in (RESULTS_SUFFIX, RECORDING_SUFFIX) and runtime is not None:
+        expected, do = "a reference that is run", "leave the option out"
+        raise ConfigError("--reference-runtime", expected=expected, got=str(reference), do=do)
+    if suffix == RESULTS_SUFFIX:
+        side = Results(reference, frames, candidate)
+    elif suffix == RECORDING_SUFFIX:
+        side = RecordedArtifact(Recording(reference), str(reference))
+    else:
+        side = Artifact(reference, runtime=runtime, threads=threads)
+    with closing(side):
+        yield side
+
+
+def _check_measurable(frames: Frames, spec: ModelSpec) -> None:
+    """Refuse what would fail only after minutes of inference."""
+    require("faster_coco_eval", extra="eval", feature="a check on annotated images")
+    assert frames.split is not None
+    names = frames.split.keypoint_names
+    if names != spec.keypoints.names:
+        expected = f"the keypoints that the candidate predicts ({', '.join(spec.keypoints.names)})"
+        do = "check on data annotated alike"
+        raise DataError(str(frames.split.annotation_file), expected=expected, got=", ".join(names), do=do)
+
+
+def _check_keypoints(candidate: Artifact, reference: Side) -> None:
+    if reference.spec is not None and reference.spec.keypoints.names != candidate.spec.keypoints.names:
+        expected, got = ", ".join(candidate.spec.keypoints.names), ", ".join(reference.spec.keypoints.names)
+        do = "compare artifacts of one model"
+        raise DataError(reference.name, expected=f"the candidate's keypoints ({expected})", got=got, do=do)
+
+
+def _info(side: Side) -> SideInfo:
+    spec = side.spec
+    if spec is None:
+        return SideInfo(side.name, side.engine, "unknown", "unknown", "unknown")
+    size = f"{spec.input.width} x {spec.input.height} px, {spec.input.resize}"
+    return SideInfo(side.name, side.engine, spec.target, spec.precision, size)

@@ -1,0 +1,101 @@
+"""What the mixture says of annotated people: their likelihood, and whether the stated uncertainty is true.
+
+AP reads neither the scales of a mixture nor its weights beyond their order: a broken gamma leaves it untouched.
+Everything here is computed in float64, from the mixture in pixels of the frame, so that artifacts with other input
+sizes or resize policies are measured in the same unit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.decode import PoseMixture
+
+SMALLEST_SIGMA = 1e-9
+"""px. Keeps the density finite where a pose collapses to a point and softplus underflows."""
+
+
+def log_weights(mixture: PoseMixture) -> NDArray[np.float64]:
+    """Give log pi (M,): the logarithm of each component's score over the sum of all."""
+    log_scores = -np.logaddexp(0.0, -mixture.logits.astype(np.float64))
+    weights: NDArray[np.float64] = log_scores - _log_sum_exp(log_scores)
+    return weights
+
+
+def joint_nll(
+    mixture: PoseMixture, keypoints_xy: NDArray[np.floating], labelled: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Compute the negative log-likelihood of whole people: MDPose's loss with all keypoints in one group.
+
+    -log sum_m pi_m prod_{j, d in x, y} exp(-|k_jd - mu_mjd| / sigma_mjd) / (2 sigma_mjd)
+
+    Args:
+        mixture: of the image.
+        keypoints_xy: (N, K, 2) px of the frame; read only where labelled.
+        labelled: (N, K).
+
+    Returns:
+        (N,) nats, for coordinates in px; 0 for a person without labels.
+    """
+    weights = log_weights(mixture)
+    means = mixture.keypoints_xy.astype(np.float64)
+    sigmas = _positive(mixture.sigma_xy)
+    nll = np.zeros(len(keypoints_xy))
+    for person, (points, seen) in enumerate(zip(keypoints_xy, labelled, strict=True)):
+        scale = sigmas[:, seen]
+        distance = np.abs(points[seen] - means[:, seen]) / scale
+        nll[person] = -_log_sum_exp(weights - (distance + np.log(2.0 * scale)).sum(axis=(1, 2)))
+    return nll
+
+
+def coverage(ratios: NDArray[np.floating], share: float) -> float:
+    """Give the part of errors that lie within the central interval that should hold `share` of them.
+
+    Args:
+        ratios: |error| / sigma of labelled coordinates, at least one.
+        share: of a Laplace distribution, in (0, 1); its central interval reaches sigma * -log(1 - share) to each side.
+    """
+    return float(np.mean(ratios <= -np.log1p(-share)))
+
+
+def mixture_divergence(p: PoseMixture, q: PoseMixture) -> tuple[float, float]:
+    """Measure how far two mixtures over the same cells are apart, component by component.
+
+    The symmetric Kullback-Leibler divergence of (component, pose), which splits into that of the weights and the
+    expected one of the components' Laplace distributions. It bounds that of the mixtures from above, has no sampling
+    noise, and needs no labels.
+
+    Args:
+        p: of one artifact.
+        q: of the other, for the same frame.
+
+    Returns:
+        That of the weights, in nats per image, and that of the components, in nats per keypoint.
+    """
+    weights_p, weights_q = log_weights(p), log_weights(q)
+    pi_p, pi_q = np.exp(weights_p), np.exp(weights_q)
+    distance = np.abs(p.keypoints_xy.astype(np.float64) - q.keypoints_xy)
+    sigma_p, sigma_q = _positive(p.sigma_xy), _positive(q.sigma_xy)
+    components = pi_p @ _laplace_kl(distance, sigma_p, sigma_q) + pi_q @ _laplace_kl(distance, sigma_q, sigma_p)
+    weights = (pi_p - pi_q) @ (weights_p - weights_q)
+    return 0.5 * float(weights), 0.5 * float(components) / p.keypoints_xy.shape[1]
+
+
+def _laplace_kl(
+    distance: NDArray[np.float64], sigma_p: NDArray[np.float64], sigma_q: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sum KL(p || q) of Laplace distributions over all coordinates of each component: (M, K, 2) to (M,)."""
+    moved = (sigma_p * np.exp(-distance / sigma_p) + distance) / sigma_q
+    total: NDArray[np.float64] = (np.log(sigma_q / sigma_p) + moved - 1.0).sum(axis=(1, 2))
+    return total
+
+
+def _positive(sigma_xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.maximum(sigma_xy.astype(np.float64), SMALLEST_SIGMA)
+
+
+def _log_sum_exp(values: NDArray[np.float64]) -> np.float64:
+    largest = values.max()
+    total: np.float64 = largest + np.log(np.exp(values - largest).sum())
+    return total

@@ -1,0 +1,109 @@
+"""Who is who: poses paired with annotated people, and with the poses of another artifact, by OKS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.poses import Poses
+
+SAME_PERSON_OKS = 0.5
+"""From here on two poses show the same person: the loosest threshold of COCO's AP."""
+
+
+def oks_matrix(
+    poses_xy: NDArray[np.floating],
+    people_xy: NDArray[np.floating],
+    labelled: NDArray[np.bool_],
+    areas: NDArray[np.floating],
+    sigmas: Sequence[float],
+) -> NDArray[np.float64]:
+    """Compute COCO's object keypoint similarity of poses with people.
+
+    Args:
+        poses_xy: (A, K, 2) px.
+        people_xy: (B, K, 2) px.
+        labelled: (B, K): keypoints that count.
+        areas: (B,) px².
+        sigmas: K constants of the keypoints.
+
+    Returns:
+        (A, B) in [0, 1]; 0 for a person without labels.
+    """
+    squared = np.square(poses_xy[:, None].astype(np.float64) - people_xy[None]).sum(axis=3)
+    spread = 2.0 * np.square(2.0 * np.asarray(sigmas)) * np.maximum(areas, np.spacing(1.0))[:, None]
+    similarity = np.where(labelled, np.exp(-squared / spread), 0.0)
+    oks: NDArray[np.float64] = similarity.sum(axis=2) / np.maximum(labelled.sum(axis=1), 1)
+    return oks
+
+
+def match(oks: NDArray[np.float64], least: float = SAME_PERSON_OKS) -> NDArray[np.intp]:
+    """Give each pose, best first, the free person that it resembles most.
+
+    Args:
+        oks: (A, B), poses in order of score.
+        least: a pair below this is none.
+
+    Returns:
+        (A,): indices of people, -1 for none.
+    """
+    chosen = np.full(len(oks), -1)
+    free = np.ones(oks.shape[1], np.bool_)
+    for pose, row in enumerate(oks):
+        if not free.any():
+            break
+        person = int(np.where(free, row, -1.0).argmax())
+        if row[person] >= least:
+            chosen[pose], free[person] = person, False
+    return chosen
+
+
+def pose_oks(a: Poses, b: Poses, sigmas: Sequence[float]) -> NDArray[np.float64]:
+    """Compute the (A, B) similarity of two artifacts' poses, the box around the second's standing for the area."""
+    boxes = b.boxes_xyxy if len(b) else np.zeros((0, 4), np.float32)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    everything = np.ones(b.keypoints_xy.shape[:2], np.bool_)
+    return oks_matrix(a.keypoints_xy, b.keypoints_xy, everything, areas, sigmas)
+
+
+def disagreement(a: Poses, b: Poses, sigmas: Sequence[float]) -> float:
+    """Say how far two artifacts' poses of one frame are apart: 0 the same, 1 nobody in common."""
+    if not len(a) + len(b):
+        return 0.0
+    oks = pose_oks(a, b, sigmas)
+    pairs = match(oks)
+    common = float(oks[np.flatnonzero(pairs >= 0), pairs[pairs >= 0]].sum())
+    return 1.0 - 2.0 * common / (len(a) + len(b))
+
+
+def paired_scores(
+    a: Poses, b: Poses, threshold: float, sigmas: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the scores that two artifacts hand the same people.
+
+    Args:
+        a: poses of one artifact, also far below the threshold.
+        b: those of the other.
+        threshold: people whom neither scores above it are left out.
+        sigmas: K constants of the keypoints.
+
+    Returns:
+        (N,) scores by `a` and by `b`; 0 where one has no pose of the person at all.
+    """
+    pairs = match(pose_oks(a, b, sigmas))
+    alone = np.setdiff1d(np.arange(len(b)), pairs)
+    of_pairs = np.where(pairs >= 0, np.append(b.scores, 0.0)[pairs], 0.0)  # index -1 meets the appended 0
+    scores_a = np.concatenate([a.scores.astype(np.float64), np.zeros(len(alone))])
+    scores_b = np.concatenate([of_pairs, b.scores[alone].astype(np.float64)])
+    counted = np.maximum(scores_a, scores_b) > threshold
+    return scores_a[counted], scores_b[counted]
+
+
+def ks_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Give the Kolmogorov-Smirnov distance of two samples: the largest gap between their distribution functions."""
+    points = np.concatenate([a, b])
+    below_a = np.searchsorted(np.sort(a), points, side="right") / len(a)
+    below_b = np.searchsorted(np.sort(b), points, side="right") / len(b)
+    return float(np.abs(below_a - below_b).max())

@@ -1,0 +1,235 @@
+"""The report of a check: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge import __version__
+from mdpose_edge.check.charts import gauge, histogram
+from mdpose_edge.check.gate import Check, SideInfo
+from mdpose_edge.check.measurement import Divergence, ImagePair, OutputError
+from mdpose_edge.check.slices import SLICES
+from mdpose_edge.check.verdict import Finding
+from mdpose_edge.draw import draw_poses
+from mdpose_edge.files import write_whole
+from mdpose_edge.poses import Poses
+
+REPORT_FILE = "index.html"
+WORST_IMAGES = 6
+"""Shown side by side."""
+PICTURE_WIDTH = 480
+"""px; a picture of this size is about 40 kB."""
+PICTURE_QUALITY = 85
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""For the browser: whatever the page says, load nothing."""
+
+
+def write_report(check: Check, directory: str | Path) -> Path:
+    """Write the report of a check, whole or not at all.
+
+    Args:
+        check: what was found.
+        directory: made where missing; the page is its index.html.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: an image of the check can no longer be read.
+    """
+    path = Path(directory) / REPORT_FILE
+    write_whole(path, render(check).encode())
+    return path
+
+
+def render(check: Check) -> str:
+    """Give the page as HTML."""
+    style = (files("mdpose_edge") / "assets" / "report.css").read_text(encoding="utf-8")
+    title = f"{'held' if check.verdict.held else 'fell short'}: {Path(check.candidate.name).name}"
+    body = "\n".join(_sections(check))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
+        "</html>\n"
+    )
+
+
+def _sections(check: Check) -> Iterator[str]:
+    yield _header(check)
+    yield _facts(check)
+    yield _figures(check)
+    yield _charts(check)
+    if check.measurement.divergence is not None:
+        yield _outputs(check.measurement.divergence)
+    yield _worst(check)
+    meaning = "What each figure means, and where its limit comes from, is in docs/gate.md."
+    yield f"<footer>Made by mdpose-edge {__version__}. {meaning}</footer>"
+
+
+def _header(check: Check) -> str:
+    style, state = ("held", "✓ Held") if check.verdict.held else ("fell", "✗ Fell short")
+    return (
+        f'<header class="{style}"><div class="verdict">{state}</div>'
+        f"<h1>{escape(Path(check.candidate.name).name)} against {escape(Path(check.reference.name).name)}</h1>"
+        f"<p>{escape(_sentence_case(check.verdict.sentence()))}.</p></header>"
+    )
+
+
+def _facts(check: Check) -> str:
+    labels = "" if check.frames.split is not None else ", without annotations: accuracy was not measured"
+    return (
+        '<div class="scroll"><table class="facts"><tr><th></th><th class="state">artifact</th>'
+        '<th class="state">engine</th><th class="state">graph</th><th class="state">input</th></tr>'
+        f"{_side('candidate', check.candidate)}{_side('reference', check.reference)}</table></div>"
+        f'<p class="soft">{len(check.frames)} images of {escape(check.frames.where)}{labels}.</p>'
+    )
+
+
+def _side(role: str, side: SideInfo) -> str:
+    cells = (side.name, side.engine, f"{side.target} {side.precision}", side.input)
+    columns = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr><td><span class="key {role}"></span>{role}</td>{columns}</tr>'
+
+
+def _figures(check: Check) -> str:
+    rows = []
+    for group, findings in groupby(check.verdict.findings, key=lambda finding: finding.group):
+        rows.append(f'<tr class="group"><th colspan="7">{group}</th></tr>')
+        rows += map(_figure_row, findings)
+    head = "".join(f"<th>{name}</th>" for name in ("figure", "candidate", "reference", "change", "limit", "limit used"))
+    definitions = "; ".join(f"{one.name}: {one.definition}" for one in SLICES)
+    slices = f"<p><small>Slices: {escape(definitions)}.</small></p>" if check.measurement.accuracy else ""
+    return (
+        '<h2>Figures</h2><div class="scroll"><table>'
+        f'<tr>{head}<th class="state">verdict</th></tr>{"".join(rows)}</table></div>{slices}'
+    )
+
+
+def _figure_row(finding: Finding) -> str:
+    unit = "" if finding.unit == "settings" else finding.unit
+    style, sign = {True: ("held", "✓ "), False: ("fell", "✗ "), None: ("note", "")}[finding.held]
+    judged = finding.held is not None and finding.worse is not None
+    used = gauge(finding.worse / finding.limit) if judged and finding.worse and finding.limit else ""
+    return (
+        f'<tr class="{style}"><td>{escape(finding.label)} <small>{unit}</small></td>'
+        f"<td>{_number(finding.candidate)}</td><td>{_number(finding.reference)}</td>"
+        f"<td>{_number(finding.change, signed=True)}</td><td>{finding.limit:g}</td><td>{used}</td>"
+        f'<td class="state {style}">{sign}{escape(finding.state)}</td></tr>'
+    )
+
+
+def _charts(check: Check) -> str:
+    scores, uncertainty = check.measurement.scores, check.measurement.uncertainty
+    charts = []
+    if len(scores.candidate):
+        series = [("reference", scores.reference), ("candidate", scores.candidate)]
+        caption = f"Scores of {len(scores.candidate)} people whom a side puts above the threshold of use; 0: not found."
+        charts.append(_figure(caption, histogram(series, (0.0, 1.0), "score")))
+    if uncertainty is not None and len(uncertainty.nll) and np.isfinite(uncertainty.nll).all():
+        low, high = np.percentile(uncertainty.nll, [0, 98])
+        series = [("reference", uncertainty.nll[:, 1]), ("candidate", uncertainty.nll[:, 0])]
+        caption = f"NLL of {len(uncertainty.nll)} annotated people; lower is likelier, the last bar holds all beyond."
+        charts.append(_figure(caption, histogram(series, (float(low), max(float(high), low + 1)), "nats per keypoint")))
+    if not charts:
+        return ""
+    legend = '<span class="key candidate"></span><span>candidate</span><span class="key reference"></span>reference'
+    return f'<h2>Distributions</h2><p class="legend soft">{legend}</p><div class="charts">{"".join(charts)}</div>'
+
+
+def _figure(caption: str, content: str) -> str:
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{content}</figure>"
+
+
+def _outputs(divergence: Divergence) -> str:
+    """Lay the outputs out, a row for each level and a column for each kind, as `kind_level` names them."""
+    by_name = {tuple(output.name.rpartition("_")[::2]): output for output in divergence.outputs}
+    kinds = list(dict.fromkeys(kind for kind, _ in by_name))
+    levels = list(dict.fromkeys(level for _, level in by_name))
+    rows = []
+    for level in levels:
+        cells = "".join(_output_cell(by_name.get((kind, level))) for kind in kinds)
+        rows.append(f"<tr><td>{escape(level)}</td>{cells}</tr>")
+    head = "".join(f"<th>{escape(kind)}</th>" for kind in kinds)
+    return (
+        "<h2>Error by output</h2><p>Root mean square error of each head tensor, as a part of the spread of the "
+        "reference's values. Artifacts show their outputs alone: errors of the layers inside are not known.</p>"
+        f'<div class="scroll"><table class="outputs"><tr><th>level</th>{head}</tr>{"".join(rows)}</table></div>'
+    )
+
+
+def _output_cell(output: OutputError | None) -> str:
+    if output is None:
+        return "<td></td>"
+    strength = min(60.0, 100.0 * output.relative)
+    style = f"background: color-mix(in srgb, var(--bad) {strength:.0f}%, transparent)"
+    title = f"rms {output.rms:.3g}, largest {output.largest:.3g}, spread {output.spread:.3g}"
+    return f'<td style="{style}" title="{title}">{output.relative:.2%}</td>'
+
+
+def _worst(check: Check) -> str:
+    divergence = check.measurement.divergence
+    apart = np.array([pair.disagreement for pair in check.measurement.images])
+    ties = np.zeros(len(apart)) if divergence is None else divergence.components
+    order = np.lexsort((-ties, -apart))[:WORST_IMAGES]
+    shown = [int(i) for i in order if apart[i] > 0.0 or ties[i] > 0.0]
+    if not shown:
+        return "<h2>Images that differ most</h2><p>None differs.</p>"
+    pairs = "".join(_image_pair(check, check.measurement.images[i]) for i in shown)
+    return (
+        "<h2>Images that differ most</h2><p>Poses above the threshold of use. Disagreement is 0 where both sides find "
+        "the same people in the same places and 1 where they have nobody in common.</p>"
+        f'<div class="pairs">{pairs}</div>'
+    )
+
+
+def _image_pair(check: Check, pair: ImagePair) -> str:
+    frame = check.frames[pair.index]
+    sides = (("candidate", pair.candidate), ("reference", pair.reference))
+    pictures = "".join(
+        f'<div><small><span class="key {role}"></span>{role}, {_poses(len(poses))}</small>'
+        f'<img alt="poses of the {role}" src="{_picture(frame.pixels, poses, check)}"></div>'
+        for role, poses in sides
+    )
+    caption = f"{Path(frame.name).name}, disagreement {pair.disagreement:.2f}"
+    return _figure(caption, f'<div class="pair">{pictures}</div>')
+
+
+def _picture(frame: NDArray[np.uint8], poses: Poses, check: Check) -> str:
+    """Paint poses on a picture of the report's size and give it as a data URL."""
+    scale = PICTURE_WIDTH / frame.shape[1]
+    size = (PICTURE_WIDTH, max(1, round(frame.shape[0] * scale)))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    factor = np.float32(scale)
+    scaled = Poses(poses.keypoints_xy * factor, poses.scores, poses.sigma_xy * factor)
+    painted = draw_poses(np.asarray(small, np.uint8), scaled, check.spec.keypoints)
+    _, data = cv2.imencode(".jpg", painted, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def _poses(count: int) -> str:
+    return f"{count} pose{'' if count == 1 else 's'}"
+
+
+def _number(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return "—"
+    if not value:
+        return "0"
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]

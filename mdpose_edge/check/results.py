@@ -1,0 +1,105 @@
+"""A side of a check that is known by its COCO results alone, as another machine wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdpose_edge.check.frames import Frame, Frames
+from mdpose_edge.check.sides import Observation
+from mdpose_edge.coco import CocoSplit
+from mdpose_edge.errors import DataError
+from mdpose_edge.evaluate import EVAL_DECODE
+from mdpose_edge.poses import Poses
+from mdpose_edge.spec import ModelSpec
+
+RESULTS_SUFFIX = ".json"
+MAX_IMAGES_WITHOUT_RESULTS = 0.1
+"""Of the images with people. At the threshold of an evaluation nearly every image has results: where many have none,
+the evaluation was of fewer images."""
+
+
+class Results:
+    """COCO results of the same images, as `mdpose-edge eval` writes them.
+
+    Args:
+        path: the results.
+        frames: with annotations, of the split that the results are for.
+        candidate: whose threshold of use and keypoints apply.
+
+    Raises:
+        DataError: not COCO results, of other images or keypoints, or lacking results for many images with people.
+    """
+
+    batch = 1
+    engine = "results on file"
+    spec = None
+
+    def __init__(self, path: str | Path, frames: Frames, candidate: ModelSpec) -> None:
+        self.name = str(path)
+        if frames.split is None:
+            do = "give --data a folder in COCO's layout, or record head tensors with --record"
+            raise DataError(self.name, expected="annotated images for a results file", got=frames.where, do=do)
+        self._threshold = candidate.decode.score_threshold
+        self._rows = _rows_by_image(_read_rows(self.name, 3 * len(candidate.keypoints.names)))
+        self._num_keypoints = len(candidate.keypoints.names)
+        self._check_images(frames.split, len(frames))
+
+    def observe(self, frames: Sequence[Frame]) -> list[Observation]:
+        """Look the images up: see Side."""
+        return [self._observe(frame.image_id) for frame in frames]
+
+    def close(self) -> None:
+        """Do nothing: the file was read."""
+
+    def _observe(self, image_id: int | None) -> Observation:
+        rows = sorted(self._rows.get(image_id, []), key=lambda row: -float(row["score"]))[: EVAL_DECODE.max_poses]
+        triples = np.array([row["keypoints"] for row in rows], np.float32).reshape(len(rows), self._num_keypoints, 3)
+        scores = np.array([row["score"] for row in rows], np.float32)
+        poses = Poses(triples[..., :2].copy(), scores, np.full_like(triples[..., :2], np.nan))
+        used = scores > self._threshold
+        return Observation(poses, Poses(poses.keypoints_xy[used], scores[used], poses.sigma_xy[used]))
+
+    def _check_images(self, split: CocoSplit, count: int) -> None:
+        """Refuse results of other images, or of fewer: they would make the reference look worse than it is."""
+        strangers = self._rows.keys() - {image.id for image in split.images}
+        if strangers:
+            expected, do = f"images of {split.annotation_file}", "evaluate the reference on the same split"
+            raise DataError(self.name, expected=expected, got=f"image_id {min(strangers)}", do=do)
+        with_people = [image.id for i, image in enumerate(split.images[:count]) if len(split.persons(i))]
+        missing = [image_id for image_id in with_people if image_id not in self._rows]
+        if len(missing) > MAX_IMAGES_WITHOUT_RESULTS * len(with_people):
+            expected = f"results for the {len(with_people)} images with people"
+            do = "evaluate the reference on all of them, or check fewer with --limit"
+            raise DataError(self.name, expected=expected, got=f"none for {len(missing)} of them", do=do)
+
+
+def _read_rows(where: str, length: int) -> list[Mapping[str, Any]]:
+    do = "give the --results file of mdpose-edge eval"
+    try:
+        rows = json.loads(Path(where).read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(where, expected="COCO results", got=str(error), do=do) from error
+    if not isinstance(rows, list):
+        raise DataError(where, expected="a list of COCO results", got=f"a {type(rows).__name__}", do=do)
+    for number, row in enumerate(rows):
+        usable = False
+        with suppress(KeyError, TypeError, ValueError):
+            values = np.array([*row["keypoints"], row["score"]], np.float64)
+            usable = len(values) == length + 1 and bool(np.isfinite(values).all()) and isinstance(row["image_id"], int)
+        if not usable:
+            expected = f"results with image_id, score and {length} keypoint numbers"
+            raise DataError(where, expected=expected, got=f"{str(row)[:60]} at {number}", do=do)
+    return rows
+
+
+def _rows_by_image(rows: Sequence[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["image_id"], []).append(row)
+    return found

@@ -1,0 +1,83 @@
+"""The hard parts of a split, each with an accuracy of its own: a mean hides what happens to few."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.coco import CocoSplit
+
+SMALL_AREA, LARGE_AREA = 32.0**2, 96.0**2
+"""px²: COCO's bounds. Its own figures for keypoints leave small people out, where fine detail is lost first."""
+CROWDED_IOU = 0.3
+"""Of a person's box with a neighbour's. OCHuman's 0.5 leaves too few people of an ordinary split to measure."""
+OCCLUDED_SHARE = 0.3
+"""Of a person's labelled keypoints that are hidden (v = 1)."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the annotated people."""
+
+    name: str
+    definition: str
+    members: Callable[[CocoSplit], NDArray[np.bool_]]
+    """Gives (people,) of a split."""
+
+
+def restrict(split: CocoSplit, members: NDArray[np.bool_]) -> CocoSplit:
+    """Make a split in which only the members count.
+
+    The others stay where they are, but as COCO treats people without labels: a pose on one of them is neither right nor
+    wrong.
+    """
+    return dataclasses.replace(split, num_keypoints=np.where(members, split.num_keypoints, 0))
+
+
+def labelled_people(split: CocoSplit) -> NDArray[np.bool_]:
+    """Give (people,): those that COCO's protocol counts."""
+    return (split.num_keypoints > 0) & ~split.iscrowd
+
+
+def crowded(split: CocoSplit) -> NDArray[np.bool_]:
+    """Give (people,): those whose box overlaps that of another person in the image."""
+    result = np.zeros(len(split.areas), np.bool_)
+    for first, stop in zip(split.first_person[:-1], split.first_person[1:], strict=True):
+        boxes = split.boxes_xywh[first:stop]
+        overlaps = _box_iou(boxes)
+        np.fill_diagonal(overlaps, 0.0)
+        result[first:stop] = overlaps.max(axis=1, initial=0.0) > CROWDED_IOU
+    return result
+
+
+def occluded(split: CocoSplit) -> NDArray[np.bool_]:
+    """Give (people,): those of whose labelled keypoints many are hidden."""
+    visibility = split.keypoints[:, :, 2]
+    labelled = (visibility > 0).sum(axis=1)
+    hidden: NDArray[np.bool_] = (visibility == 1).sum(axis=1) > OCCLUDED_SHARE * np.maximum(labelled, 1)
+    return hidden
+
+
+SLICES = (
+    Slice("small", "area under 32² px", lambda split: split.areas < SMALL_AREA),
+    Slice("medium", "area 32² to 96² px", lambda split: (split.areas >= SMALL_AREA) & (split.areas < LARGE_AREA)),
+    Slice("large", "area from 96² px", lambda split: split.areas >= LARGE_AREA),
+    Slice("crowded", f"box overlaps a neighbour's, IoU over {CROWDED_IOU:g}", crowded),
+    Slice("occluded", f"over {OCCLUDED_SHARE:.0%} of the labelled keypoints hidden", occluded),
+)
+
+
+def _box_iou(boxes_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the (N, N) intersections over union; a box without area overlaps nothing."""
+    low, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
+    high = low + sides
+    overlap = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
+    intersection = np.maximum(overlap, 0.0).prod(axis=2)
+    areas = sides.prod(axis=1)
+    union = areas[:, None] + areas[None] - intersection
+    iou: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0.0)
+    return iou

@@ -1,0 +1,282 @@
+"""COCO keypoint files in and out.
+
+Reading is strict, since a wrong annotation file does not crash a training or an evaluation: it quietly spoils it.
+Coordinates are taken as they stand in the file, as continuous pixels (see preprocess.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.errors import DataError, EngineError
+from mdpose_edge.files import write_whole
+from mdpose_edge.poses import Poses
+
+ANNOTATION_KEYS = ("image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area", "iscrowd")
+"""What each annotation of a person must carry: the data that COCO's protocol reads."""
+PERSON_CATEGORY_ID = 1
+"""COCO's id of the category person, in results and ground truth alike."""
+KEYPOINT_DECIMALS = 3
+"""Of a coordinate in a result file, in pixels: far below what any OKS threshold can tell apart."""
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One image of a split."""
+
+    id: int
+    path: Path
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Persons:
+    """N annotated people, crowds and people without keypoints included."""
+
+    keypoints: NDArray[np.float32]
+    """(N, K, 3): x and y in px, and v (0 not labelled, 1 labelled but hidden, 2 visible)."""
+    boxes_xywh: NDArray[np.float32]
+    """(N, 4) px."""
+    areas: NDArray[np.float32]
+    """(N,) px²: of the segment, which sets the scale of OKS."""
+    iscrowd: NDArray[np.bool_]
+    """(N,): a group that was not annotated one by one."""
+    num_keypoints: NDArray[np.int64]
+    """(N,): how many are labelled, as the file says."""
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """A split: its images in the order of the file, and the people in each.
+
+    People lie in flat arrays rather than in objects, so that forked workers share their pages, and in float64, so that
+    an evaluation sees the very numbers of the file.
+    """
+
+    name: str
+    """For instance "val"."""
+    annotation_file: Path
+    images: tuple[CocoImage, ...]
+    keypoint_names: tuple[str, ...]
+    first_person: NDArray[np.int64]
+    """(images + 1,): people of image i are rows first_person[i] to first_person[i + 1] of the arrays below."""
+    keypoints: NDArray[np.float64]
+    boxes_xywh: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    iscrowd: NDArray[np.bool_]
+    num_keypoints: NDArray[np.int64]
+
+    def persons(self, index: int) -> Persons:
+        """Give the people of the image at `index`, in the order of the file."""
+        rows = slice(self.first_person[index], self.first_person[index + 1])
+        return Persons(
+            self.keypoints[rows].astype(np.float32),
+            self.boxes_xywh[rows].astype(np.float32),
+            self.areas[rows].astype(np.float32),
+            self.iscrowd[rows],
+            self.num_keypoints[rows],
+        )
+
+    def ground_truth(self, num_images: int | None = None) -> dict[str, Any]:
+        """Give the first images (all by default) as a dataset for COCO's evaluation code, which may write into it.
+
+        Annotations are numbered from 1: COCO's evaluation code takes the id 0 for "no match".
+        """
+        images = self.images[:num_images]
+        owners = np.repeat([image.id for image in images], np.diff(self.first_person[: len(images) + 1]))
+        columns = (self.keypoints, self.num_keypoints, self.boxes_xywh, self.areas, self.iscrowd)
+        rows = zip(owners, *(column[: len(owners)] for column in columns), strict=True)
+        annotations = [
+            {
+                "id": row + 1,
+                "image_id": int(image_id),
+                "category_id": PERSON_CATEGORY_ID,
+                "keypoints": keypoints.ravel().tolist(),
+                "num_keypoints": int(count),
+                "bbox": box.tolist(),
+                "area": float(area),
+                "iscrowd": int(crowd),
+            }
+            for row, (image_id, keypoints, count, box, area, crowd) in enumerate(rows)
+        ]
+        return {
+            "images": [{"id": image.id, "width": image.width, "height": image.height} for image in images],
+            "annotations": annotations,
+            "categories": [{"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(self.keypoint_names)}],
+        }
+
+
+def load_split(data_dir: str | Path, split: str) -> CocoSplit:
+    """Read DIR/annotations/person_keypoints_{split}2017.json and check that its images are in DIR/{split}2017/.
+
+    Args:
+        data_dir: a folder in COCO's layout.
+        split: "train", "val", or another name that stands in both places.
+
+    Raises:
+        DataError: a file is missing, is not COCO keypoint JSON, or contradicts itself.
+    """
+    path = Path(data_dir) / "annotations" / f"person_keypoints_{split}2017.json"
+    data = _read_json(path)
+    where = str(path)
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data.get(key), list):
+            do = "use COCO's person_keypoints file"
+            raise DataError(where, expected=f"a list under the key {key}", got="none", do=do)
+    category_id, names = _keypoint_category(data["categories"], where)
+    images = _read_images(data["images"], Path(data_dir) / f"{split}2017", where)
+    index_of = {image.id: index for index, image in enumerate(images)}
+    people = list(_check_people(data["annotations"], category_id, len(names), index_of, where))
+    owners = np.fromiter((index_of[person["image_id"]] for person in people), np.int64, len(people))
+    order = np.argsort(owners, kind="stable")
+    return CocoSplit(
+        name=split,
+        annotation_file=path,
+        images=images,
+        keypoint_names=names,
+        first_person=np.searchsorted(owners[order], np.arange(len(images) + 1)),
+        keypoints=_numbers(people, "keypoints", 3 * len(names), where)[order].reshape(-1, len(names), 3),
+        boxes_xywh=_numbers(people, "bbox", 4, where)[order],
+        areas=_numbers(people, "area", 1, where)[order, 0],
+        iscrowd=_numbers(people, "iscrowd", 1, where)[order, 0] != 0,
+        num_keypoints=_numbers(people, "num_keypoints", 1, where)[order, 0].astype(np.int64),
+    )
+
+
+def results_of(image_id: int, poses: Poses) -> list[dict[str, Any]]:
+    """Put the poses of one image into COCO's result format.
+
+    Coordinates are rounded to KEYPOINT_DECIMALS; scores are not rounded, since ties would change their order. v is 1
+    throughout: the protocol does not read it.
+
+    Raises:
+        EngineError: a coordinate or score is not finite. pycocotools would count it as a match, because no comparison
+            with NaN is ever true.
+    """
+    if not (np.isfinite(poses.keypoints_xy).all() and np.isfinite(poses.scores).all()):
+        do = "evaluate the fp32 artifact to see whether its precision is the cause"
+        raise EngineError(f"image {image_id}", expected="finite poses", got="NaN or infinity", do=do)
+    rounded = poses.keypoints_xy.astype(np.float64).round(KEYPOINT_DECIMALS)
+    visible = np.ones((*rounded.shape[:2], 1))
+    keypoints = np.concatenate([rounded, visible], axis=2).reshape(len(poses), rounded.shape[1] * 3)
+    return [
+        # str() of a float32 is the shortest decimal that reads back as the same float32.
+        {"image_id": image_id, "category_id": PERSON_CATEGORY_ID, "keypoints": row, "score": float(str(score))}
+        for row, score in zip(keypoints.tolist(), poses.scores, strict=True)
+    ]
+
+
+def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write results as COCO's evaluation server takes them, whole or not at all."""
+    write_whole(Path(path), json.dumps(list(results)).encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    where = str(path)
+    try:
+        with path.open("rb") as file:
+            data = json.load(file)
+    except FileNotFoundError:
+        do = "pass a folder in COCO's layout, or correct the split"
+        raise DataError(where, expected="COCO keypoint annotations", got="no such file", do=do) from None
+    except OSError as error:
+        got = f"the system's answer: {error.strerror}"
+        raise DataError(where, expected="a readable file", got=got, do="check the file and its rights") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        got = f"text that is none: {error}"
+        raise DataError(where, expected="JSON", got=got, do="copy or make it again") from error
+    if not isinstance(data, dict):
+        do = "use COCO's person_keypoints file"
+        raise DataError(where, expected="a JSON object", got=f"a {type(data).__name__}", do=do)
+    return data
+
+
+def _keypoint_category(categories: list[Any], where: str) -> tuple[int, tuple[str, ...]]:
+    found = [c for c in categories if isinstance(c, Mapping) and "id" in c and c.get("keypoints")]
+    if len(found) != 1:
+        got = f"{len(found)} of {len(categories)}"
+        do = "use COCO's person_keypoints file rather than instances, or keep one category"
+        raise DataError(where, expected="one category with keypoint names", got=got, do=do)
+    return found[0]["id"], tuple(map(str, found[0]["keypoints"]))
+
+
+def _read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImage, ...]:
+    if not folder.is_dir():
+        do = "put the images there"
+        raise DataError(str(folder), expected="the folder with the split's images", got="no such folder", do=do)
+    present = {entry.name for entry in os.scandir(folder)}
+    images: dict[int, CocoImage] = {}
+    for record in records:
+        try:
+            name = str(record["file_name"])
+            image = CocoImage(int(record["id"]), folder / name, int(record["width"]), int(record["height"]))
+        except (KeyError, TypeError, ValueError):
+            expected, got = "images with id, file_name, width and height", str(record)[:80]
+            raise DataError(where, expected=expected, got=got, do="correct the record") from None
+        if name not in present and not image.path.is_file():
+            raise DataError(str(image.path), expected=f"the image {image.id}", got="no such file", do="copy it there")
+        if image.id in images:
+            raise DataError(where, expected="one image per id", got=f"two with id {image.id}", do="remove one")
+        images[image.id] = image
+    if not images:
+        raise DataError(where, expected="at least one image", got="none", do="use another file")
+    return tuple(images.values())
+
+
+def _check_people(
+    annotations: list[Any], category_id: int, num_keypoints: int, known_images: Mapping[int, int], where: str
+) -> Iterator[dict[str, Any]]:
+    """Yield the annotations of the keypoint category, each with every key, of the right length, on a known image."""
+    for position, annotation in enumerate(annotations):
+        if isinstance(annotation, dict) and annotation.get("category_id", category_id) != category_id:
+            continue
+        problem = _problem_of(annotation, num_keypoints, known_images)
+        if problem is not None:
+            name = annotation.get("id", position) if isinstance(annotation, dict) else position
+            expected, got = problem
+            do = "correct it, or use COCO's person_keypoints file"
+            raise DataError(where, expected=expected, got=f"{got} in annotation {name}", do=do)
+        yield annotation
+
+
+def _problem_of(annotation: Any, num_keypoints: int, known_images: Mapping[int, int]) -> tuple[str, str] | None:
+    """Say what was expected of an annotation and what was found, or None where all is well."""
+    if not isinstance(annotation, dict):
+        return "annotations that are JSON objects", f"a {type(annotation).__name__}"
+    for key in ANNOTATION_KEYS:
+        if key not in annotation:
+            return f"annotations with {', '.join(ANNOTATION_KEYS)}", f"no {key}"
+    for key, length in (("keypoints", 3 * num_keypoints), ("bbox", 4)):
+        value = annotation[key]
+        if not isinstance(value, list) or len(value) != length:
+            found = len(value) if isinstance(value, list) else type(value).__name__
+            return f"a list of {length} numbers under {key}", str(found)
+    image_id = annotation["image_id"]
+    if not isinstance(image_id, int) or image_id not in known_images:
+        return "image_ids that stand under images", str(image_id)
+    return None
+
+
+def _numbers(people: list[dict[str, Any]], key: str, width: int, where: str) -> NDArray[np.float64]:
+    values: Iterable[Any] = (person[key] for person in people)
+    flat = values if width == 1 else chain.from_iterable(values)
+    try:
+        numbers = np.fromiter(flat, np.float64, len(people) * width).reshape(len(people), width)
+    except (TypeError, ValueError) as error:
+        raise DataError(where, expected=f"numbers under {key}", got=str(error), do="correct the file") from error
+    if not np.isfinite(numbers).all():
+        raise DataError(where, expected=f"finite numbers under {key}", got="NaN or infinity", do="correct the file")
+    return numbers

@@ -1,0 +1,320 @@
+"""Head tensors become poses: the one decoder of every engine.
+
+Work is done for survivors only: raw logits are compared with the logit of the score threshold, and the coordinates of
+what passes are gathered; the uncertainties are computed for the poses that NMS keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.errors import EngineError, SpecError
+from mdpose_edge.nms import box_nms, oks_nms
+from mdpose_edge.poses import Poses
+from mdpose_edge.preprocess import FrameGeometry
+from mdpose_edge.spec import DecodeSpec, LevelSpec, ModelSpec, head_output_names
+
+GAMMA_FLOOR = 0.05
+"""Smallest Laplace scale along an axis, as a part of the pose's own extent along it (the authors' code; the paper is
+silent)."""
+
+
+LARGEST_RAW = 1e30
+"""A raw value beyond this is refused like an infinite one; below it nothing overflows float32."""
+
+
+@dataclass(frozen=True)
+class PoseMixture:
+    """Every component of one image, likely or not: what the head tensors say before thresholds and NMS."""
+
+    logits: NDArray[np.float32]
+    """(M,): the logit of each component's score, in the order of the cells, finest level first."""
+    keypoints_xy: NDArray[np.float32]
+    """(M, K, 2) px of the frame."""
+    sigma_xy: NDArray[np.float32]
+    """(M, K, 2) px of the frame: Laplace scales."""
+
+
+class Decoder(Protocol):
+    """Reads the head tensors of one model family."""
+
+    def __call__(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> Poses:
+        """Decode one image of a batch.
+
+        Args:
+            heads: head tensors by output name, as an engine gave them. Not modified.
+            geometry: where the frame lies in the network input.
+            index: which image of the batch.
+
+        Returns:
+            The poses in pixels of the frame, best first; keypoints outside the frame are kept.
+
+        Raises:
+            EngineError: a head tensor is missing, misshapen, or not finite.
+        """
+
+    def mixture(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> PoseMixture:
+        """Give all components of one image of a batch, for measures that look below the threshold.
+
+        Raises:
+            EngineError: as for decoding.
+        """
+
+
+def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
+    """Make the decoder of an artifact.
+
+    Args:
+        spec: the artifact's spec.
+        options: thresholds and bounds, instead of the spec's own.
+
+    Raises:
+        SpecError: this version has no decoder for the family, or the spec lacks an output that the family needs.
+    """
+    if spec.family not in DECODERS:
+        raise SpecError(
+            "family",
+            expected=f"one of {', '.join(DECODERS)}",
+            got=spec.family,
+            do="update mdpose-edge to a version that decodes this family",
+        )
+    return DECODERS[spec.family](spec, spec.decode if options is None else options)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Where the components of one level are: `start` to `stop` in the list of all, the levels being end to end."""
+
+    spec: LevelSpec
+    shape: tuple[int, int]
+    start: int
+    stop: int
+
+
+class MDPoseDecoder:
+    """Decoder of MDPose: a mixture component per cell, of which the likely ones are people (Seo et al., UAI 2023).
+
+    Components are numbered level by level, finest first, row by row. Equal scores keep that order. Only the first
+    `pre_nms` candidates in order of score enter NMS. A decoder holds no state between calls: threads may share it.
+    """
+
+    def __init__(self, spec: ModelSpec, options: DecodeSpec) -> None:
+        missing = [name for name in head_output_names(spec.levels) if name not in spec.outputs]
+        if missing:
+            raise SpecError(
+                "outputs", expected=f"the output {missing[0]}", got=", ".join(spec.outputs) or "none", do="export again"
+            )
+        self._options = options
+        self._cut = _logit_cut(options.score_threshold)
+        self._num_keypoints = len(spec.keypoints.names)
+        self._sigmas = np.asarray(spec.keypoints.sigmas)
+        self._input_wh = np.array([spec.input.width, spec.input.height], np.float32)
+        self._px_per_unit = (self._input_wh / spec.coordinate_extent).astype(np.float32)
+        self._levels = _number_components(spec)
+        self._centers = np.concatenate([_cell_centers(level) for level in self._levels], axis=1)
+        self._factors = np.concatenate(
+            [
+                np.repeat(level.spec.scale * self._px_per_unit[:, None], level.stop - level.start, axis=1)
+                for level in self._levels
+            ],
+            axis=1,
+        ).astype(np.float32)
+
+    def __call__(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> Poses:
+        """Decode one image of a batch: see `Decoder`."""
+        candidates, scores = self._candidates(heads, index)
+        if not len(candidates):
+            return Poses.empty(self._num_keypoints)
+        keypoints = self._keypoints(heads, index, candidates)
+        kept = self._suppress(keypoints)
+        keypoints = keypoints.take(kept, axis=2)
+        sigma = self._sigma(heads, index, candidates[kept], keypoints)
+        return Poses(
+            np.ascontiguousarray(geometry.to_frame(_by_pose(keypoints))),
+            scores[kept],
+            np.ascontiguousarray(geometry.lengths_to_frame(_by_pose(sigma))),
+        )
+
+    def mixture(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> PoseMixture:
+        """Give all components of one image of a batch: see `Decoder`."""
+        everything = np.arange(self._levels[-1].stop)
+        logits = self._logits(heads, index)
+        keypoints = self._keypoints(heads, index, everything)
+        sigma = self._sigma(heads, index, everything, keypoints)
+        return PoseMixture(logits, geometry.to_frame(_by_pose(keypoints)), geometry.lengths_to_frame(_by_pose(sigma)))
+
+    def _logits(self, heads: Mapping[str, NDArray[np.float32]], index: int) -> NDArray[np.float32]:
+        logits = np.concatenate([self._raw(heads, "o", level, index)[0] for level in self._levels])
+        if not _usable(logits):
+            self._refuse(logits, np.arange(len(logits)), "o")
+        return logits
+
+    def _candidates(
+        self, heads: Mapping[str, NDArray[np.float32]], index: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Give the components above the threshold and their scores, best first, at most `pre_nms`."""
+        logits = self._logits(heads, index)
+        candidates = np.flatnonzero(logits > self._cut)
+        scores = _sigmoid(logits.take(candidates))
+        if len(candidates) > self._options.pre_nms:
+            best = _largest(scores, self._options.pre_nms)
+            candidates, scores = candidates[best], scores[best]
+        order = np.argsort(-scores, kind="stable")
+        return candidates[order], scores[order]
+
+    def _keypoints(
+        self, heads: Mapping[str, NDArray[np.float32]], index: int, components: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Give the poses of components, (K, 2, n) in pixels of the network input."""
+        keypoints = self._gather(heads, "mu", index, components)
+        keypoints *= self._factors.take(components, axis=1)
+        keypoints += self._centers.take(components, axis=1)
+        return keypoints
+
+    def _suppress(self, keypoints: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Run NMS over poses (K, 2, n) in order of score.
+
+        Overlap is judged inside the network input, as in the authors' code, which clips to its first and last pixel.
+        """
+        options = self._options
+        last_pixel = self._input_wh[:, None] - 1.0
+        corners = [np.clip(keypoints.min(axis=0), 0.0, last_pixel), np.clip(keypoints.max(axis=0), 0.0, last_pixel)]
+        if options.nms == "box":
+            return box_nms(np.concatenate(corners).T, options.nms_threshold, options.max_poses)
+        width, height = corners[1] - corners[0]
+        return oks_nms(_by_pose(keypoints), width * height, self._sigmas, options.nms_threshold, options.max_poses)
+
+    def _sigma(
+        self,
+        heads: Mapping[str, NDArray[np.float32]],
+        index: int,
+        components: NDArray[np.intp],
+        keypoints: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Give the Laplace scales of components, (K, 2, n) in pixels of the network input."""
+        scales = _softplus(self._gather(heads, "gamma", index, components))
+        scales *= self._px_per_unit[:, None]
+        floor = GAMMA_FLOOR * (keypoints.max(axis=0) - keypoints.min(axis=0))
+        np.maximum(scales, floor, out=scales)
+        return scales
+
+    def _gather(
+        self, heads: Mapping[str, NDArray[np.float32]], kind: str, index: int, components: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Take the raw values of components from all levels, (K, 2, n), and refuse what is not usable."""
+        values = np.empty((2 * self._num_keypoints, len(components)), np.float32)
+        for level in self._levels:
+            raw = self._raw(heads, kind, level, index)
+            here = np.flatnonzero((components >= level.start) & (components < level.stop))
+            values[:, here] = raw.take(components[here] - level.start, axis=1)
+        if not _usable(values):
+            self._refuse(values, components, kind)
+        return values.reshape(self._num_keypoints, 2, -1)
+
+    def _raw(
+        self, heads: Mapping[str, NDArray[np.float32]], kind: str, level: _Level, index: int
+    ) -> NDArray[np.float32]:
+        """Give one image's head tensor as (channels, cells), its form checked."""
+        name = f"{kind}_{level.spec.name}"
+        channels = 1 if kind == "o" else 2 * self._num_keypoints
+        tensor = heads.get(name)
+        if tensor is None:
+            raise EngineError(
+                name, expected="a head tensor of this name", got=", ".join(heads) or "none", do="export again"
+            )
+        if tensor.dtype != np.float32 or tensor.shape[1:] != (channels, *level.shape):
+            raise EngineError(
+                name,
+                expected=f"float32 (N, {channels}, {level.shape[0]}, {level.shape[1]})",
+                got=f"{tensor.dtype} {tensor.shape}",
+                do="run the graph that belongs to this spec",
+            )
+        cells: NDArray[np.float32] = tensor[index].reshape(channels, -1)
+        return cells
+
+    def _refuse(self, values: NDArray[np.float32], components: NDArray[np.intp], kind: str) -> None:
+        """Raise the error of raw values (..., n) of components, not all of them usable."""
+        values = values.reshape(-1, len(components))
+        channel, position = np.argwhere(~(np.abs(values) <= LARGEST_RAW))[0]
+        (level,) = (level for level in self._levels if level.start <= components[position] < level.stop)
+        raise EngineError(
+            expected=f"finite head tensors (magnitudes up to {LARGEST_RAW:g})",
+            got=f"{values[channel, position]} in {kind}_{level.spec.name}",
+            do="export it again with --precision fp32",
+        )
+
+
+DECODERS = {"mdpose": MDPoseDecoder}
+"""Decoders by model family."""
+
+
+def _number_components(spec: ModelSpec) -> tuple[_Level, ...]:
+    levels, start = [], 0
+    for level in spec.levels:
+        rows, columns = spec.level_shape(level)
+        levels.append(_Level(level, (rows, columns), start, start + rows * columns))
+        start += rows * columns
+    return tuple(levels)
+
+
+def _cell_centers(level: _Level) -> NDArray[np.float32]:
+    """Give the centres of a level's cells, (2, cells) in pixels of the network input."""
+    rows, columns = np.indices(level.shape, np.float32).reshape(2, -1)
+    return (np.stack([columns, rows]) + np.float32(0.5)) * np.float32(level.spec.stride)
+
+
+def _by_pose(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """View (K, 2, n) as (n, K, 2); arithmetic on the view keeps the memory order, in which it is ten times as fast."""
+    return values.transpose(2, 0, 1)
+
+
+def _usable(values: NDArray[np.float32]) -> bool:
+    """Say whether raw values are finite and not absurd; NaN passes through max and min and fails both comparisons."""
+    return bool(values.max() <= LARGEST_RAW and values.min() >= -LARGEST_RAW)
+
+
+def _largest(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Give the positions of the `count` largest scores, ascending; of equal scores, the first."""
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    chosen = scores > least
+    ties = np.flatnonzero(scores == least)
+    chosen[ties[: count - np.count_nonzero(chosen)]] = True
+    return np.flatnonzero(chosen)
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute scores in float64, rounded once to float32, so that a larger logit never has a smaller score."""
+    return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def _softplus(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute log(1 + exp(x)) without overflow, in one array: fresh memory costs as much as the arithmetic."""
+    result: NDArray[np.float32] = -np.abs(x)
+    np.exp(result, out=result)
+    np.log1p(result, out=result)
+    result += np.maximum(x, np.float32(0.0))
+    return result
+
+
+def _logit_cut(threshold: float) -> np.float32:
+    """Find the largest float32 logit whose float32 score is not above a threshold.
+
+    The sigmoid is monotonic, so that `logit > cut` says exactly what `score > threshold` says, by bisection down to
+    neighbouring floats: the inverse function alone would err by some units in the last place.
+    """
+    low, high = np.float32(-110.0), np.float32(20.0)  # their float32 scores are 0 and 1
+    if threshold >= 1.0:
+        return np.float32(np.inf)
+    while True:
+        middle = np.float32((low + high) / 2)
+        if middle in (low, high):
+            return low
+        if _sigmoid(np.array([middle]))[0] > np.float32(threshold):
+            high = middle
+        else:
+            low = middle

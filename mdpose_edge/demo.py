@@ -1,0 +1,134 @@
+"""The demo: from nothing to poses on every CPU engine, with the public pieces in their order.
+
+Its model is DLA-34 with a small input and head, fine-tuned on freshly drawn people from a small checkpoint that ships
+with the package (see docs/model-card.md); nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mdpose_edge.draw import contact_sheet
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.evaluate import evaluate
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.files import write_whole
+from mdpose_edge.images import read_image, write_image
+from mdpose_edge.infer import infer_images
+from mdpose_edge.synth import write_dataset
+
+ASSETS = Path(__file__).parent / "assets"
+START_CHECKPOINT = ASSETS / "dla34_synth_int8.safetensors"
+CONFIG = ASSETS / "demo.yaml"
+
+SCENE_PX = 320
+TRAIN_IMAGES, VAL_IMAGES = 1200, 300
+PEOPLE = (1, 2)
+OCCLUSION = 0.0
+VARIETY = 0.0
+"""People stand or walk, turned to the camera: what can be learnt in minutes."""
+SHEET_IMAGES, SHEET_COLUMNS, SHEET_CELL_WH = 12, 4, (320, 320)
+
+MARKER = ".mdpose-edge-demo"
+"""Marks a folder that a later demo may replace."""
+
+Report = Callable[[int, int, str, str], None]
+"""Called with (done, total, note, stage)."""
+
+
+def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
+    """Draw people, train, export, evaluate each engine, and paint poses; everything goes under `out`.
+
+    Args:
+        out: replaced if it is an earlier demo's; refused if it is anything else.
+        seed: of the drawn people and of training.
+        report: progress of each stage.
+
+    Returns:
+        What summary.json holds: seconds, and AP, AP50 and ms per image (median) of each engine.
+
+    Raises:
+        ConfigError: `out` exists and is no demo's folder.
+    """
+    start = time.perf_counter()
+    _clear(out)
+    data = out / "data"
+    write_dataset(
+        data,
+        train_images=TRAIN_IMAGES,
+        val_images=VAL_IMAGES,
+        size=SCENE_PX,
+        seed=seed,
+        people=PEOPLE,
+        occlusion=OCCLUSION,
+        variety=VARIETY,
+        workers=2,
+        progress=lambda done, total: report(done, total, "", "drawing people"),
+    )
+    model = _train(out, data, seed, report)
+    artifacts = {"torch": model, "onnxruntime": out / "onnx", "openvino": out / "openvino"}
+    for target in ("onnx", "openvino"):
+        _export(model, out / target, target, report)
+    engines = {engine: _measure(engine, path, data, report) for engine, path in artifacts.items()}
+    _paint(out, data, report)
+    summary = {"seconds": round(time.perf_counter() - start, 1), "engines": engines}
+    write_whole(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
+    from mdpose_edge.train.config import load_config
+    from mdpose_edge.train.loop import LOG_FILE, Progress, train
+
+    config = load_config(CONFIG, [f"seed={seed}", f"init={START_CHECKPOINT}"])
+
+    def show(step: Progress) -> None:
+        report(step.iteration, step.iterations, f"loss {step.loss:.2f}", "training DLA-34")
+
+    model = train(config, data, out / "run", report=show)
+    for name in (LOG_FILE, model.name):
+        (out / "run" / name).replace(out / name)
+    shutil.rmtree(out / "run")
+    return out / model.name
+
+
+def _export(model: Path, out: Path, target: str, report: Report) -> None:
+    export_checkpoint(
+        model, out, target=target, progress=lambda done, total, step: report(done, total, step, f"exporting {target}")
+    )
+
+
+def _measure(engine: str, model: Path, data: Path, report: Report) -> dict[str, float | None]:
+    found = evaluate(
+        model, data, runtime=engine, progress=lambda done, total: report(done, total, "", f"evaluating {engine}")
+    )
+    return {"AP": found.figures["AP"], "AP50": found.figures["AP50"], "ms": round(found.ms["median"], 2)}
+
+
+def _paint(out: Path, data: Path, report: Report) -> None:
+    images = sorted((data / "val2017").glob("*.jpg"))[:SHEET_IMAGES]
+    painted = out / "painted"
+    infer_images(
+        out / "openvino",
+        [str(path) for path in images],
+        painted,
+        progress=lambda done, total: report(done, total, "", "painting poses"),
+    )
+    sheet = contact_sheet(
+        [read_image(painted / path.name, orient=False) for path in images], SHEET_COLUMNS, SHEET_CELL_WH
+    )
+    write_image(out / "poses.png", sheet)
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            str(out), expected="a new folder, or an earlier demo's", got="something else", do="pass another --out"
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    write_whole(out / MARKER, b"Made by mdpose-edge demo, which may replace this folder.\n")

@@ -1,0 +1,123 @@
+"""PoseEstimator: what a device program imports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from mdpose_edge.decode import make_decoder
+from mdpose_edge.poses import Poses
+from mdpose_edge.preprocess import check_frame, preprocess
+from mdpose_edge.runtimes.registry import open_engine
+from mdpose_edge.spec import DecodeSpec, ModelSpec
+
+
+class PoseEstimator:
+    """Find people in frames.
+
+        estimator = PoseEstimator("bundle/")
+        poses = estimator(frame_bgr)
+        print(poses.keypoints_xy, poses.scores)
+
+    Not thread-safe: its buffers are its own, so give each thread an estimator.
+
+    Args:
+        model: a bundle's directory, or a .safetensors checkpoint.
+        runtime: the engine's name, or None for the default of the model's target.
+        threads: CPU threads of the engine, or None for its own choice.
+        decode: thresholds and bounds, or None for the model's own.
+        threshold: a score threshold in [0, 1] that takes the place of the one in `decode`, or None.
+
+    Raises:
+        MdposeError: the model cannot be opened, or the engine is unknown, absent or fails.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        runtime: str | None = None,
+        threads: int | None = None,
+        decode: DecodeSpec | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        self._spec, adapter = open_engine(model, runtime, threads)
+        with ExitStack() as stack:  # closes the engine again if what follows raises
+            stack.enter_context(adapter)
+            options = self._spec.decode if decode is None else decode
+            if threshold is not None:
+                options = replace(options, score_threshold=threshold)
+            self._decode = make_decoder(self._spec, options)
+            size = self._spec.input
+            self._images = np.zeros((size.batch, size.height, size.width, 3), np.uint8)
+            self._adapter = adapter
+            stack.pop_all()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that runs the model."""
+        return self._adapter.engine
+
+    def __call__(self, frame_bgr: NDArray[np.uint8]) -> Poses:
+        """Find the people in a frame.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8, as OpenCV reads it. Not modified.
+
+        Returns:
+            Their poses in pixels of the frame, best first.
+
+        Raises:
+            InputError: not a frame, or one of unusable size.
+            EngineError: the engine failed, or the estimator was closed.
+        """
+        (poses,) = self._estimate([frame_bgr])
+        return poses
+
+    def batch(self, frames_bgr: Sequence[NDArray[np.uint8]]) -> list[Poses]:
+        """Find the people in each of several frames, which may differ in size.
+
+        Args:
+            frames_bgr: any number of frames; they are run as many at a time as the model's batch.
+
+        Returns:
+            One Poses per frame, in order.
+
+        Raises:
+            InputError, EngineError: as for one frame; nothing is run if any frame is unusable.
+        """
+        for i, frame in enumerate(frames_bgr):
+            check_frame(frame, f"frame {i}")
+        size = len(self._images)
+        chunks = (frames_bgr[i : i + size] for i in range(0, len(frames_bgr), size))
+        return [poses for chunk in chunks for poses in self._estimate(chunk)]
+
+    def close(self) -> None:
+        """Release the engine; calling it twice is harmless."""
+        self._adapter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _estimate(self, frames: Sequence[NDArray[np.uint8]]) -> list[Poses]:
+        """Run at most a batch; slots without a frame keep an older image, whose outputs nobody reads."""
+        geometries = [preprocess(frame, self._spec.input, out=self._images[i])[1] for i, frame in enumerate(frames)]
+        heads = self._adapter.infer(self._images)
+        return [self._decode(heads, geometry, i) for i, geometry in enumerate(geometries)]

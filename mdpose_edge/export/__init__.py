@@ -1,0 +1,1 @@
+"""Checkpoint to graph: ONNX and OpenVINO, each compared with torch before it exists."""

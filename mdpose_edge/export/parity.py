@@ -1,0 +1,162 @@
+"""Is the exported graph the network that was trained? Names, shapes, then values, on the target's own engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mdpose_edge.bundle import Bundle
+from mdpose_edge.errors import EngineError, ExportError
+from mdpose_edge.runtimes.registry import default_engine, load_adapter
+from mdpose_edge.spec import InputSpec, ModelSpec
+from mdpose_edge.train.network import DeployedNetwork, MDPoseNetwork
+
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
+"""Largest error of an output, relative to its largest value, by precision.
+
+Measured with randomised batch norms, the worse of both engines (torch 2.15, onnxruntime 1.31, OpenVINO 2026.4): DLA-34
+with the paper's head at 736 px 1.4e-5 and 2.4e-3, ResNet-18 with a head of 2 x 16 channels at 64 px 2.9e-6 and 1.8e-3.
+"""
+FP16_LARGEST = 65504.0
+FP16_HEADROOM = 2.0
+"""How far activations on the parity images must stay below float16's largest: other images reach further."""
+
+SEED = 0
+OCTAVES = (4, 8, 16, 32, 64)
+"""Cells per side of the noise that a scene is summed from."""
+
+
+def compare_with_torch(network: MDPoseNetwork, bundle: Bundle) -> dict[str, Any]:
+    """Run a bundle's graph and the network it came from on the same images.
+
+    The reference is the network as trained, before batch norms were folded and the auxiliary keypoint was cut, so that
+    these are checked too.
+
+    Args:
+        network: in eval mode.
+        bundle: with its graph in place; hashes are not checked.
+
+    Returns:
+        What was compared and found, as JSON.
+
+    Raises:
+        ExportError: the graph does not run, or a name, shape or value differs.
+    """
+    spec = bundle.spec
+    engine = default_engine(spec.target, str(bundle.path))
+    images = parity_images(spec.input)
+    found: list[Mapping[str, Any]] = []
+    try:
+        with load_adapter(engine, bundle) as adapter:
+            for chunk in np.split(images, len(images) // spec.input.batch):
+                found.append(_compare(adapter.infer(chunk), reference_outputs(network, spec, chunk), spec))
+    except EngineError as error:
+        raise ExportError(
+            "the exported graph", expected=f"one that {engine} runs", got=f"its refusal: {error}", do="report this"
+        ) from error
+    return {
+        "reference": f"torch {torch.__version__} float32",
+        "engine": engine,
+        "images": len(images),
+        "tolerance": TOLERANCES[spec.precision],
+        "outputs": {name: {key: max(f[name][key] for f in found) for key in found[0][name]} for name in spec.outputs},
+    }
+
+
+def check_fp16_range(network: MDPoseNetwork, spec: ModelSpec) -> float:
+    """Refuse a network whose activations come near the end of float16.
+
+    The comparison on onnxruntime cannot tell: its CPU kernels round the weights to float16 but compute in float32.
+
+    Args:
+        network: in eval mode. Not modified.
+        spec: of the bundle.
+
+    Returns:
+        The largest activation over the parity images.
+
+    Raises:
+        ExportError: it lacks the headroom.
+    """
+    deployed = DeployedNetwork(network, spec).eval()
+    peaks: list[float] = []
+    for module in deployed.modules():
+        if not any(module.children()):
+            module.register_forward_hook(lambda _, __, output: peaks.append(float(output.abs().max())))
+    images = parity_images(spec.input)
+    with torch.inference_mode():
+        for chunk in np.split(images, len(images) // spec.input.batch):
+            deployed(torch.from_numpy(chunk))
+    largest = float(np.max(peaks))  # numpy's max, unlike Python's, keeps a NaN
+    if not largest <= FP16_LARGEST / FP16_HEADROOM:
+        raise ExportError(
+            "the network",
+            expected=f"activations below {FP16_LARGEST / FP16_HEADROOM:g} for fp16",
+            got=f"{largest:.3g}",
+            do="use --precision fp32, or train with more weight decay",
+        )
+    return largest
+
+
+def parity_images(spec: InputSpec) -> NDArray[np.uint8]:
+    """Make two batches of images, no two alike, so that a graph that mixes up its slots is caught.
+
+    Even ones are white noise, which has every value beside every other; odd ones have the spectrum of a natural scene,
+    on which the network's deeper activations are as large as in use.
+
+    Returns:
+        (2 * batch, H, W, 3) uint8.
+    """
+    random = np.random.default_rng(SEED)
+    images = random.integers(0, 256, (2 * spec.batch, spec.height, spec.width, 3), np.uint8)
+    for i in range(1, len(images), 2):
+        images[i] = _scene(random, (spec.width, spec.height))
+    return images
+
+
+def reference_outputs(
+    network: MDPoseNetwork, spec: ModelSpec, images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float32]]:
+    """Give the head tensors of the trained network, without the auxiliary keypoint."""
+    coordinates = 2 * len(spec.keypoints.names)
+    with torch.inference_mode():
+        levels = network(torch.from_numpy(images))
+    tensors = [
+        tensor for level in levels for tensor in (level.o, level.mu[:, :coordinates], level.gamma[:, :coordinates])
+    ]
+    return {name: tensor.numpy() for name, tensor in zip(spec.outputs, tensors, strict=True)}
+
+
+def _compare(
+    outputs: Mapping[str, NDArray[np.float32]], reference: Mapping[str, NDArray[np.float32]], spec: ModelSpec
+) -> dict[str, dict[str, float]]:
+    figures = {}
+    for name, expected in reference.items():
+        got = outputs[name]
+        if got.shape != expected.shape:
+            raise ExportError(f"output {name}", expected=f"{expected.shape}", got=f"{got.shape}", do="report this")
+        scale = float(np.abs(expected).max())
+        error = float(np.abs(got - expected).max())
+        tolerance = TOLERANCES[spec.precision]
+        if not error <= tolerance * scale:  # so written, NaN is no pass
+            raise ExportError(
+                f"output {name}",
+                expected=f"torch's values within {tolerance:g} of their largest, {scale:.3g}",
+                got=f"a difference of {error:.3g}",
+                do="use --precision fp32" if spec.precision == "fp16" else "report this",
+            )
+        figures[name] = {"largest_value": scale, "largest_error": error, "relative_error": error / scale}
+    return figures
+
+
+def _scene(random: np.random.Generator, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Sum noise over octaves, amplitude falling with frequency as in natural images, over the full range of values."""
+    layers = [cv2.resize(random.random((n, n, 3)), size_wh, interpolation=cv2.INTER_CUBIC) / n for n in OCTAVES]
+    total = np.sum(layers, axis=0)
+    low, high = total.min(), total.max()
+    return np.asarray((total - low) * (255 / (high - low))).astype(np.uint8)

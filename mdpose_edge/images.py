@@ -1,0 +1,200 @@
+"""Image files become frames, strictly: what cannot be read whole and without loss is refused by name.
+
+OpenCV alone is not strict: it fills the missing part of a truncated JPEG with grey, and reads 16-bit and transparent
+pictures by throwing away what does not fit.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.errors import InputError
+from mdpose_edge.files import write_whole
+from mdpose_edge.preprocess import check_frame
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What counts as an image inside a folder or a glob, in lower case."""
+JPEG_QUALITY = 92
+
+_JPEG_START = b"\xff\xd8\xff"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""What ends entropy-coded data: a marker that is neither a stuffed byte (FF00) nor a restart (FFD0-FFD7)."""
+
+
+def read_image(path: str | Path, *, orient: bool) -> NDArray[np.uint8]:
+    """Read an image file as a frame.
+
+    Grey images are repeated to three channels, and alpha that is opaque everywhere is dropped.
+
+    Args:
+        path: a file in any format that OpenCV reads.
+        orient: True turns the picture upright as its EXIF orientation says, as people expect of phone photos; False
+            keeps the pixels as stored, which is what COCO's annotations refer to.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        InputError: no such file, not an image, cut short, transparent, not 8-bit, or of unusable size.
+    """
+    return decode_image(read_image_bytes(Path(path)), str(path), orient=orient)
+
+
+def decode_image(data: bytes, where: str, *, orient: bool) -> NDArray[np.uint8]:
+    """Turn the bytes of an image file into a frame, as `read_image` does.
+
+    Args:
+        data: the whole file.
+        where: what to call it in messages.
+        orient: see `read_image`.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    is_jpeg = data.startswith(_JPEG_START)
+    if (is_jpeg and not _jpeg_is_whole(data)) or (data.startswith(_PNG_START) and not _png_is_whole(data)):
+        raise InputError(where, expected="a whole image", got="one that breaks off or is damaged", do="copy it again")
+    color = cv2.IMREAD_COLOR if orient else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    if is_jpeg:
+        image = _decode(data, color, where)
+    else:
+        image = _decode(data, cv2.IMREAD_UNCHANGED, where)
+        _check_loses_nothing_as_bgr(image, where)
+        if orient or image.shape[2:] != (3,):
+            image = _decode(data, color, where)
+    check_frame(image, where)
+    return image
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """Read a file that should be an image, whole, without decoding it.
+
+    Raises:
+        InputError: no such file, a folder, or one that the system refuses to read.
+    """
+    if path.is_dir():
+        raise InputError(str(path), expected="an image file", got="a folder", do="name a file in it")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(str(path), expected="an image file", got="no such file", do="correct the path") from None
+    except OSError as error:
+        got = f"the system's answer: {error.strerror}"
+        raise InputError(str(path), expected="a readable file", got=got, do="check the file and its rights") from error
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a BGR image, whole or not at all, in the format that the suffix names.
+
+    Args:
+        path: .jpg, .png, or another suffix of IMAGE_SUFFIXES.
+        image: (H, W, 3) uint8, BGR.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    _, data = cv2.imencode(path.suffix, image, options)
+    write_whole(path, data.tobytes())
+
+
+def list_images(sources: Sequence[str | Path]) -> list[Path]:
+    """Find the images that the sources name.
+
+    Args:
+        sources: files, folders (their images, sorted, not those of subfolders) and globs (sorted, `**` reaches
+            subfolders). A file named directly is taken whatever its suffix.
+
+    Returns:
+        Paths in the order of the sources; a file that is named twice comes once.
+
+    Raises:
+        InputError: no sources, a source that does not exist, or a folder or glob without images.
+    """
+    if not sources:
+        raise InputError(expected="an image, a folder or a glob", got="none", do="name at least one")
+    found: dict[Path, Path] = {}
+    for source in sources:
+        for path in _images_of(str(source)):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _images_of(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates, kind = path.iterdir(), "folder"
+    elif glob.has_magic(source):
+        candidates, kind = (Path(name) for name in glob.iglob(source, recursive=True)), "glob"
+    else:
+        raise InputError(source, expected="an image, a folder or a glob", got="no such file", do="correct the path")
+    images = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not images:
+        expected = f"a {kind} with images ({', '.join(IMAGE_SUFFIXES)})"
+        raise InputError(source, expected=expected, got="none", do="correct the path")
+    return images
+
+
+def _decode(data: bytes, flags: int, where: str) -> NDArray[Any]:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:  # raised where the header promises more pixels than OpenCV agrees to hold
+        raise InputError(where, expected="an image", got=f"OpenCV's refusal: {error.err}", do="convert it") from error
+    if image is None:
+        got = "a file that OpenCV cannot decode" if data else "an empty file"
+        raise InputError(where, expected="an image", got=got, do="convert it to JPEG or PNG, or leave it out")
+    return image
+
+
+def _check_loses_nothing_as_bgr(image: NDArray[Any], where: str) -> None:
+    if image.dtype != np.uint8:
+        got = f"{8 * image.dtype.itemsize} bits per channel"
+        raise InputError(where, expected="8 bits per channel", got=got, do="convert it to 8 bits")
+    if image.shape[2:] == (4,) and image[..., 3].min() < 255:
+        do = "flatten it onto the background that you want"
+        raise InputError(where, expected="an opaque image", got="transparent pixels", do=do)
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Walk the segments and scans of a JPEG to its end marker; bytes after it are allowed, as cameras write some."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return False
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker != 0xDA:
+            continue
+        after = _MARKER_AFTER_SCAN.search(data, position)
+        if after is None:
+            return False
+        position = after.start()
+        if data[position + 1] == 0xD9:
+            return True
+    return False
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Walk the chunks of a PNG to its end chunk, checking each CRC."""
+    position = len(_PNG_START)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        body = data[position + 4 : position + 8 + length]
+        if zlib.crc32(body) != int.from_bytes(data[position + 8 + length : position + 12 + length], "big"):
+            return False
+        if body.startswith(b"IEND"):
+            return True
+        position += 12 + length
+    return False

@@ -1,0 +1,226 @@
+"""ModelSpec: the contract that travels with every artifact.
+
+A spec is frozen, plain JSON, and versioned. Reading is strict: a key that is unknown or missing is an error, so that an
+artifact never runs under assumptions it did not state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mdpose_edge.errors import SpecError
+from mdpose_edge.strict import read_dataclass
+
+SPEC_VERSION = 1
+"""Raised when a reader of the previous version would misread the next."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the graph takes: uint8 images as a camera gives them."""
+
+    height: int
+    width: int
+    batch: int = 1
+    name: str = "image"
+    layout: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+    color: Literal["BGR"] = "BGR"
+    mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
+    """Subtracted inside the graph, in `color` order and units of the uint8 pixel (ImageNet)."""
+    std: tuple[float, float, float] = (57.375, 57.12, 58.395)
+    """Divided by inside the graph, likewise."""
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    """How a frame becomes (height, width): see preprocess.py."""
+
+    def __post_init__(self) -> None:
+        _positive("input.height", self.height)
+        _positive("input.width", self.width)
+        _positive("input.batch", self.batch)
+
+
+@dataclass(frozen=True)
+class LevelSpec:
+    """One level of the feature pyramid."""
+
+    name: str
+    stride: int
+    """Input pixels per cell."""
+    scale: float
+    """Factor on a raw offset, in coordinate units (`ModelSpec.coordinate_extent` spans the input)."""
+
+
+@dataclass(frozen=True)
+class KeypointSpec:
+    """The keypoints of a pose, in channel order."""
+
+    names: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    """(left, right) indices that trade places in a mirror."""
+    skeleton: tuple[tuple[int, int], ...]
+    """Pairs of indices joined by a limb."""
+    sigmas: tuple[float, ...]
+    """Per-keypoint constants of the object keypoint similarity (OKS)."""
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if len(self.sigmas) != count:
+            raise SpecError(
+                "keypoints.sigmas", expected=f"{count} values", got=str(len(self.sigmas)), do="give one per keypoint"
+            )
+        for key in ("flip_pairs", "skeleton"):
+            for pair in getattr(self, key):
+                if not all(0 <= index < count for index in pair):
+                    raise SpecError(
+                        f"keypoints.{key}", expected=f"indices below {count}", got=str(pair), do="correct the pair"
+                    )
+
+
+@dataclass(frozen=True)
+class DecodeSpec:
+    """How head tensors become poses."""
+
+    score_threshold: float = 0.3
+    """A component with a score at or below this is no candidate."""
+    nms: Literal["box", "oks"] = "box"
+    """What overlap means: IoU of the boxes around the keypoints, or OKS."""
+    nms_threshold: float = 0.7
+    """A candidate overlapping a better one by more than this is dropped."""
+    pre_nms: int = 1000
+    """At most so many candidates, best first, enter NMS."""
+    max_poses: int = 100
+    """NMS stops once so many are kept."""
+
+    def __post_init__(self) -> None:
+        for key in ("score_threshold", "nms_threshold"):
+            value = getattr(self, key)
+            if not 0.0 <= value <= 1.0:
+                raise SpecError(f"decode.{key}", expected="a number in [0, 1]", got=str(value), do="change it")
+        _positive("decode.pre_nms", self.pre_nms)
+        _positive("decode.max_poses", self.max_poses)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artifact came from, and what was measured on it."""
+
+    toolkit_version: str
+    checkpoint_sha256: str | None = None
+    calibration_digest: str | None = None
+    accuracy: Mapping[str, Any] | None = None
+    """Figures and the data they were measured on, or None where nothing was measured."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that a program needs to know of an artifact, beside its bytes."""
+
+    family: str
+    """Which decoder reads the head tensors: "mdpose"."""
+    network: Mapping[str, Any]
+    """The network's own options (backbone, widths), read by the family's training code alone."""
+    input: InputSpec
+    levels: tuple[LevelSpec, ...]
+    keypoints: KeypointSpec
+    outputs: tuple[str, ...]
+    provenance: Provenance
+    decode: DecodeSpec = field(default_factory=DecodeSpec)
+    coordinate_extent: float = 5.0
+    """The input spans [0, coordinate_extent) in both axes, in the units of the head tensors."""
+    target: str = "torch"
+    """What the graph is for: "torch" (a checkpoint), "onnx", "openvino"."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    quantization: Mapping[str, Any] | None = None
+    opset: int | None = None
+    graph: str | None = None
+    """The file in `files` that an engine opens; None for a checkpoint."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each file beside the spec, by name."""
+    spec_version: int = SPEC_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise SpecError("levels", expected="at least one level", got="none", do="name the pyramid levels")
+        for level in self.levels:
+            for axis in ("height", "width"):
+                size = getattr(self.input, axis)
+                if size % level.stride:
+                    raise SpecError(
+                        f"input.{axis}",
+                        expected=f"a multiple of the stride {level.stride} of {level.name}",
+                        got=str(size),
+                        do=f"use {round(size / level.stride) * level.stride or level.stride}",
+                    )
+
+    def level_shape(self, level: LevelSpec) -> tuple[int, int]:
+        """Give (rows, columns) of a level's cells."""
+        return self.input.height // level.stride, self.input.width // level.stride
+
+    def to_json(self) -> str:
+        """Write the spec as JSON, keys in the order of the fields."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "spec") -> ModelSpec:
+        """Read a spec strictly.
+
+        Args:
+            text: what `to_json` wrote.
+            where: the file it came from, for messages.
+
+        Raises:
+            SpecError: not JSON, another version, an unknown or missing key, or a value of the wrong kind.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SpecError(where, expected="JSON", got=f"text that breaks off: {error}", do="export again") from error
+        if not isinstance(data, dict):
+            raise SpecError(where, expected="a JSON object", got=type(data).__name__, do="export again")
+        version = data.get("spec_version")
+        if version != SPEC_VERSION:
+            raise SpecError(
+                where,
+                expected=f"spec_version {SPEC_VERSION}",
+                got=str(version),
+                do="update mdpose-edge, or export again with this version",
+            )
+        return read_dataclass(cls, data, where=where, error=SpecError, defaults=False)
+
+
+def head_output_names(levels: tuple[LevelSpec, ...]) -> tuple[str, ...]:
+    """List MDPose's head tensors in graph order: o, mu, gamma of each level, finest first."""
+    return tuple(f"{kind}_{level.name}" for level in levels for kind in ("o", "mu", "gamma"))
+
+
+def mdpose_levels(names: tuple[str, ...] = ("p3", "p4", "p5")) -> tuple[LevelSpec, ...]:
+    """Give MDPose's pyramid: stride 8 and scale 2^-4 at p3, both doubling per level (Seo et al., UAI 2023)."""
+    return tuple(LevelSpec(name, 2 ** int(name[1:]), 2.0 ** (int(name[1:]) - 7)) for name in names)
+
+
+COCO_KEYPOINTS = KeypointSpec(
+    names=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle",
+    ),
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    skeleton=(
+        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+        (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+    ),
+    sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
+        0.089,
+    ),
+)  # fmt: skip
+"""COCO's 17 keypoints; skeleton as in COCO's category record (zero-based), sigmas as in its evaluation code."""
+
+
+def _positive(key: str, value: int) -> None:
+    if value < 1:
+        raise SpecError(key, expected="a whole number of at least 1", got=str(value), do="change it")

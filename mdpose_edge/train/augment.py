@@ -1,0 +1,158 @@
+"""Random views of a training image, as one affine map and one warp.
+
+Rotation, expansion, crop, flip and resize (in the paper's order) are composed into a single matrix, so that each image
+is resampled once. Coordinates are continuous pixels throughout (see preprocess.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.preprocess import frame_geometry
+from mdpose_edge.spec import InputSpec, KeypointSpec
+from mdpose_edge.train.config import AugmentConfig
+
+Matrix = NDArray[np.float64]
+
+CROP_TRIES = 20
+"""Random crops drawn before the whole canvas is taken instead."""
+MIN_CROP_ASPECT = 0.5
+"""Least height over width of a crop, as in the paper's code."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the network looks in an image."""
+
+    matrix: Matrix
+    """(3, 3), image pixels to input pixels."""
+    flipped: bool
+
+
+def random_view(
+    rng: np.random.Generator,
+    image_wh: tuple[int, int],
+    centers_xy: NDArray[np.floating],
+    input_spec: InputSpec,
+    config: AugmentConfig,
+) -> View:
+    """Draw a view of an image.
+
+    Args:
+        rng: the only source of chance.
+        image_wh: size of the image, px.
+        centers_xy: (P, 2) box centres of its persons; a crop shows at least one of them, if there are any.
+        input_spec: the network input to fill.
+        config: ranges and probabilities.
+    """
+    width, height = image_wh
+    rotate = _rotation(rng, width, height, config)
+    left, top, canvas_w, canvas_h = _expansion(rng, width, height, config)
+    centers = _apply(rotate, centers_xy)
+    x, y, crop_w, crop_h = _crop(rng, (left, top, canvas_w, canvas_h), centers, config)
+    geometry = frame_geometry((max(1, round(crop_w)), max(1, round(crop_h))), input_spec)
+    to_input = _translation(*geometry.offset_xy) @ np.diag([*geometry.scale_xy, 1.0]) @ _translation(-x, -y)
+    matrix = to_input @ rotate
+    flipped = bool(rng.random() < config.flip_prob)
+    if flipped:
+        mirror = np.diag([-1.0, 1.0, 1.0])
+        mirror[0, 2] = input_spec.width
+        matrix = mirror @ matrix
+    return View(matrix, flipped)
+
+
+def warp_image(image: NDArray[np.uint8], view: View, input_spec: InputSpec) -> NDArray[np.uint8]:
+    """Resample an image (H, W, 3) into the network input (height, width, 3); the outside takes its mean colour."""
+    # warpAffine counts from pixel centres, we from pixel corners: shift by half a pixel on both sides.
+    matrix = _translation(-0.5, -0.5) @ view.matrix @ _translation(0.5, 0.5)
+    fill = cv2.mean(image)[:3]
+    size = (input_spec.width, input_spec.height)
+    warped = cv2.warpAffine(image, matrix[:2], size, flags=cv2.INTER_LINEAR, borderValue=fill)
+    return np.asarray(warped, np.uint8)
+
+
+def warp_keypoints(
+    keypoints: NDArray[np.float32],
+    centers_xy: NDArray[np.floating],
+    view: View,
+    input_spec: InputSpec,
+    spec: KeypointSpec,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Map persons into the view and append the box centre as one keypoint more.
+
+    Args:
+        keypoints: (P, K, 3) x, y in image pixels, and COCO's v.
+        centers_xy: (P, 2) box centres, image pixels.
+        view: where the network looks.
+        input_spec: the network input.
+        spec: which keypoints trade places in a mirror.
+
+    Returns:
+        (Q, K + 1, 2) input pixels and (Q, K + 1) labelled, of the Q persons whose centre and at least one labelled
+        keypoint the view shows. Keypoints outside the view count as unlabelled.
+    """
+    points = _apply(view.matrix, np.concatenate([keypoints[:, :, :2], centers_xy[:, None]], axis=1))
+    labelled = np.concatenate([keypoints[:, :, 2] > 0, np.ones((len(keypoints), 1), bool)], axis=1)
+    inside = ((points >= 0) & (points < (input_spec.width, input_spec.height))).all(axis=2)
+    labelled &= inside
+    if view.flipped:
+        order = np.arange(points.shape[1])
+        for left, right in spec.flip_pairs:
+            order[[left, right]] = right, left
+        points, labelled = points[:, order], labelled[:, order]
+    shown = labelled[:, -1] & labelled[:, :-1].any(axis=1)
+    return points[shown].astype(np.float32), labelled[shown]
+
+
+def _rotation(rng: np.random.Generator, width: int, height: int, config: AugmentConfig) -> Matrix:
+    angle = rng.uniform(-config.rotation_deg, config.rotation_deg)
+    if rng.random() >= config.rotation_prob:
+        return np.eye(3)
+    rotation = np.eye(3)
+    rotation[:2] = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    return rotation
+
+
+def _expansion(
+    rng: np.random.Generator, width: int, height: int, config: AugmentConfig
+) -> tuple[float, float, float, float]:
+    ratio = rng.uniform(1.0, config.expand)
+    left, top = rng.random(2)
+    if rng.random() >= config.expand_prob:
+        return 0.0, 0.0, float(width), float(height)
+    grown_w, grown_h = width * ratio, height * ratio
+    return -left * (grown_w - width), -top * (grown_h - height), grown_w, grown_h
+
+
+def _crop(
+    rng: np.random.Generator,
+    canvas: tuple[float, float, float, float],
+    centers: NDArray[np.float64],
+    config: AugmentConfig,
+) -> tuple[float, float, float, float]:
+    left, top, width, height = canvas
+    if rng.random() >= config.crop_prob:
+        return canvas
+    for _ in range(CROP_TRIES):
+        crop_w, crop_h = rng.uniform(config.crop_min, 1.0, 2) * (width, height)
+        x, y = (left, top) + rng.random(2) * (width - crop_w, height - crop_h)
+        if crop_h < MIN_CROP_ASPECT * crop_w:
+            continue
+        seen = ((centers > (x, y)) & (centers < (x + crop_w, y + crop_h))).all(axis=1)
+        if seen.any() or not len(centers):
+            return x, y, crop_w, crop_h
+    return canvas
+
+
+def _translation(x: float, y: float) -> Matrix:
+    matrix = np.eye(3)
+    matrix[:2, 2] = x, y
+    return matrix
+
+
+def _apply(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(points @ matrix[:2, :2].T + matrix[:2, 2])

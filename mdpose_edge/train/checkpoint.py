@@ -1,0 +1,195 @@
+"""Checkpoints: one safetensors file, the ModelSpec in its metadata, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mdpose_edge.errors import CheckpointError
+from mdpose_edge.spec import InputSpec, ModelSpec
+from mdpose_edge.train.network import MDPoseNetwork
+
+STATE_PREFIX = "state/"
+"""Tensors under this prefix resume a run (optimizer moments); the others are the network's."""
+SCALE_SUFFIX = ".int8_scale"
+"""A tensor stored as int8 has its scale, one per output channel, beside it under this suffix."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read from a file."""
+
+    spec: ModelSpec
+    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
+    """What a run needs to go on, beside the weights; empty in a finished model."""
+    progress: Mapping[str, object] | None
+    """The run's own record (step, configuration), or None in a finished model."""
+
+
+def save_checkpoint(
+    path: Path,
+    spec: ModelSpec,
+    weights: Mapping[str, Tensor],
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    progress: Mapping[str, object] | None = None,
+) -> None:
+    """Write a checkpoint in one step: after a crash the file is the old one or the new one, whole."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
+    tensors |= {STATE_PREFIX + name: tensor.detach().contiguous().cpu() for name, tensor in (state or {}).items()}
+    # One key in a finished model: safetensors writes several in a random order, and equal models should hash alike.
+    metadata = {"spec": spec.to_json()}
+    if progress is not None:
+        metadata["progress"] = json.dumps(progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: no such file, a pickle (never loaded), truncated, or without a ModelSpec.
+        SpecError: the ModelSpec in it is malformed or of another version.
+    """
+    metadata, tensors = _read_safetensors(Path(path))
+    if "spec" not in metadata:
+        raise CheckpointError(
+            str(path), expected="a ModelSpec in the metadata", got="none", do="give a checkpoint of mdpose-edge train"
+        )
+    state = {k.removeprefix(STATE_PREFIX): v for k, v in tensors.items() if k.startswith(STATE_PREFIX)}
+    weights = {k: v for k, v in tensors.items() if not k.startswith(STATE_PREFIX)}
+    progress = json.loads(metadata["progress"]) if "progress" in metadata else None
+    return Checkpoint(ModelSpec.from_json(metadata["spec"], str(path)), _widen(weights), state, progress)
+
+
+def load_network(path: Path) -> tuple[MDPoseNetwork, ModelSpec]:
+    """Rebuild the trained network of a checkpoint, in eval mode, with its auxiliary keypoint.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; or the tensors do not fit the network that the spec describes.
+    """
+    checkpoint = read_checkpoint(path)
+    network = MDPoseNetwork(checkpoint.spec, auxiliary_center=True)
+    load_weights(network, checkpoint.weights, str(path))
+    return network.eval(), checkpoint.spec
+
+
+def load_weights(network: MDPoseNetwork, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load weights strictly, naming what does not fit.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or of another shape.
+    """
+    wanted = network.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        expected = _shape(wanted[name]) if name in wanted else "no tensor"
+        got = _shape(weights[name]) if name in weights else "no tensor"
+        if expected != got:
+            raise CheckpointError(
+                where, expected=f"{expected} for {name}", got=got, do="give a checkpoint of the same network options"
+            )
+    network.load_state_dict(dict(weights))
+
+
+def for_input(weights: Mapping[str, Tensor], old: InputSpec, new: InputSpec) -> dict[str, Tensor]:
+    """Let a network take another input size: what it says of a person of so many pixels stays the same in pixels.
+
+    Head tensors are in units of the whole input (see docs/tensor-contract.md), so a person of the same pixels spans
+    another share of it. The last convolutions are scaled by the ratio: exactly for mu, for gamma where softplus is
+    near the exponential, which holds for small gamma.
+
+    Args:
+        weights: of a network trained at `old`.
+        old: its input.
+        new: the input to come.
+    """
+    ratio_xy = torch.tensor([old.width / new.width, old.height / new.height])
+    scaled = dict(weights)
+    ratio = ratio_xy.repeat(len(weights["head.mu.bias"]) // 2)
+    scaled["head.mu.weight"] = weights["head.mu.weight"] * _like(ratio, weights["head.mu.weight"])
+    scaled["head.mu.bias"] = weights["head.mu.bias"] * ratio
+    scaled["head.gamma.bias"] = weights["head.gamma.bias"] + ratio.log()
+    return scaled
+
+
+def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Store convolution weights as int8 with a float16 scale per output channel: a quarter of the size.
+
+    Biases and batch-norm statistics, which are few, stay as they are.
+
+    For weights that travel and are trained further; `read_checkpoint` widens them again.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if tensor.ndim < 2 or not tensor.is_floating_point():
+            packed[name] = tensor
+            continue
+        scale = (tensor.abs().flatten(1).amax(1) / 127).clamp_min(torch.finfo(torch.float16).tiny).half()
+        packed[name] = (tensor / _like(scale.float(), tensor)).round().clamp(-127, 127).to(torch.int8)
+        packed[name + SCALE_SUFFIX] = scale
+    return packed
+
+
+def _widen(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    wide = {}
+    for name, tensor in weights.items():
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        scale = weights.get(name + SCALE_SUFFIX)
+        if scale is not None:
+            tensor = tensor.float() * _like(scale.float(), tensor)
+        wide[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return wide
+
+
+def _like(scale: Tensor, tensor: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (tensor.ndim - 1))
+
+
+def _shape(tensor: Tensor) -> str:
+    return "shape (" + ", ".join(map(str, tensor.shape)) + ")"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    cure = "give a .safetensors checkpoint of mdpose-edge train"
+    if not path.is_file():
+        raise CheckpointError(str(path), expected="a checkpoint file", got="no such file", do=cure)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise CheckpointError(str(path), expected="a readable file", got=str(error.strerror), do="check it") from error
+    except SafetensorError as error:
+        # Asked only now: a safetensors file starts with the length of its header, whose bytes can be any.
+        if _starts_like_pickle(path):
+            raise CheckpointError(
+                str(path),
+                expected="safetensors",
+                got="a pickle, which could run code and is never loaded",
+                do="convert it where it was made, with safetensors.torch.save_file",
+            ) from error
+        raise CheckpointError(str(path), expected="a whole safetensors file", got=str(error), do=cure) from error
+
+
+def _starts_like_pickle(path: Path) -> bool:
+    """Recognise a pickle of protocol 2 or later, and the zip archive in which torch.save puts one."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    return start == b"PK" or start[:1] == b"\x80"

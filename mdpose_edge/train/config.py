@@ -1,0 +1,180 @@
+"""Training configuration: a YAML file read strictly, with `--set key=value` on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.spec import InputSpec
+from mdpose_edge.strict import read_dataclass
+from mdpose_edge.train.network import NetworkConfig
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """The network input; what is not set here is as in `spec.InputSpec`."""
+
+    height: int = 736
+    width: int = 736
+    resize: Literal["stretch", "letterbox"] = "stretch"
+
+    def spec(self) -> InputSpec:
+        """Describe the input as it travels with the artifact."""
+        return InputSpec(height=self.height, width=self.width, resize=self.resize)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random views of a training image (the paper's supplement and code)."""
+
+    rotation_deg: float = 30.0
+    """Rotation about the image centre, uniform in plus or minus this."""
+    rotation_prob: float = 0.6
+    expand: float = 2.0
+    """The canvas grows by up to this factor, filled with the image's mean colour."""
+    expand_prob: float = 0.5
+    crop_min: float = 0.3
+    """Each side of a random crop is at least this share of the canvas."""
+    crop_prob: float = 5 / 6
+    flip_prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        for key in ("rotation_prob", "expand_prob", "crop_prob", "flip_prob"):
+            _in_range(f"augment.{key}", getattr(self, key), 0.0, 1.0)
+        _in_range("augment.crop_min", self.crop_min, 0.05, 1.0)
+        _in_range("augment.expand", self.expand, 1.0, 10.0)
+        _in_range("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer; the defaults are the paper's."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    """SGD only."""
+    weight_decay: float = 5e-5
+    clip_norm: float = 7.0
+    """Largest L2 norm of the gradient; it is scaled down to this."""
+
+    def __post_init__(self) -> None:
+        _above_zero("optimizer.lr", self.lr)
+        _above_zero("optimizer.clip_norm", self.clip_norm)
+        _in_range("optimizer.momentum", self.momentum, 0.0, 1.0)
+        _in_range("optimizer.weight_decay", self.weight_decay, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves."""
+
+    iterations: int = 360_000
+    kind: Literal["step", "cosine"] = "step"
+    milestones: tuple[int, ...] = (300_000, 340_000)
+    """Iterations at which a step schedule multiplies the rate by 0.1."""
+    warmup: int = 0
+    """Iterations of linear warm-up."""
+
+    def __post_init__(self) -> None:
+        _at_least("schedule.iterations", self.iterations, 1)
+        _at_least("schedule.warmup", self.warmup, 0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run, apart from where its data and output lie."""
+
+    input: InputConfig = field(default_factory=InputConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batch_size: int = 32
+    group_size: int = 3
+    """K_g: keypoints per random group (random keypoint grouping, RKG)."""
+    pretrained: bool = True
+    """Start the backbone from ImageNet weights, through timm."""
+    init: str | None = None
+    """A checkpoint to start from; its network must be the same, its input size may differ."""
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the network. "auto": bf16 where the device computes in it, else fp32."""
+    workers: int = 4
+    """Processes that decode and augment images; 0 does it in the training process."""
+    log_every: int = 20
+    checkpoint_every: int = 1000
+    """Iterations between checkpoints to resume from."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "group_size", "log_every", "checkpoint_every"):
+            _at_least(key, getattr(self, key), 1)
+        _at_least("workers", self.workers, 0)
+        _in_range("seed", self.seed, 0, 2**32 - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain data, as YAML and JSON write it."""
+        return asdict(self)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a configuration file.
+
+    Args:
+        path: YAML; keys as in TrainConfig, all optional.
+        overrides: "dotted.key=value" pairs, values as YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, or a value of the wrong kind.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            str(path), expected="a configuration file", got="no such file", do="give one of configs/*.yaml"
+        )
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), expected="YAML", got=" ".join(str(error).split()), do="correct it") from error
+    for override in overrides:
+        _override(data, override)
+    return read_config(data, str(path))
+
+
+def read_config(data: Mapping[str, Any], where: str) -> TrainConfig:
+    """Build a configuration from plain data, strictly."""
+    return read_dataclass(TrainConfig, data, where=where, error=ConfigError, defaults=True)
+
+
+def _override(data: Any, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not isinstance(data, dict):
+        raise ConfigError("--set", expected="key=value", got=override, do="write it like --set optimizer.lr=0.001")
+    *parents, last = dotted.split(".")
+    for key in parents:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise ConfigError("--set", expected=f"a table at {key}", got=override, do="correct the key")
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("--set", expected="a YAML value", got=override, do="quote or correct it") from error
+
+
+def _in_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(key, expected=f"a number in [{low:.10g}, {high:.10g}]", got=str(value), do="change it")
+
+
+def _at_least(key: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(key, expected=f"at least {low}", got=str(value), do="raise it")
+
+
+def _above_zero(key: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(key, expected="a number above 0", got=str(value), do="change it")

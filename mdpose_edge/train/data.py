@@ -1,0 +1,207 @@
+"""Batches for training: decoded and augmented by worker processes, a pure function of (seed, iteration)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mdpose_edge.coco import CocoSplit, load_split
+from mdpose_edge.errors import DataError, MdposeError
+from mdpose_edge.images import read_image
+from mdpose_edge.spec import ModelSpec
+from mdpose_edge.train.augment import random_view, warp_image, warp_keypoints
+from mdpose_edge.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images with up to P persons each; J keypoints, the last of them the box centre."""
+
+    images: Tensor
+    """(B, H, W, 3) uint8, BGR."""
+    keypoints_xy: Tensor
+    """(B, P, J, 2) in the coordinate frame of the head tensors, [0, coordinate_extent)."""
+    labelled: Tensor
+    """(B, P, J) bool."""
+    person_mask: Tensor
+    """(B, P) bool: false where a row is padding."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Move to a device."""
+        move = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__}
+        return Batch(**move)
+
+    def pin_memory(self) -> Batch:
+        """Pin host memory, as DataLoader asks for."""
+        return Batch(**{name: getattr(self, name).pin_memory() for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One augmented image; see Batch."""
+
+    image: NDArray[np.uint8]
+    keypoints_xy: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+
+
+class TrainingImages(Dataset["Sample | MdposeError"]):
+    """Augmented images; the key (position, index) decides all of the chance in a sample.
+
+    An image that cannot be used gives its error instead of raising it: DataLoader would rebuild the exception of a
+    worker from its text, and wrap it in a traceback.
+
+    Args:
+        data: the annotated images.
+        spec: input, keypoints and coordinate frame.
+        config: augmentation and seed.
+    """
+
+    def __init__(self, data: CocoSplit, spec: ModelSpec, config: TrainConfig) -> None:
+        self.data, self.spec, self.config = data, spec, config
+        if data.keypoint_names != spec.keypoints.names:
+            raise DataError(
+                str(data.annotation_file),
+                expected=f"the keypoints {', '.join(spec.keypoints.names)}",
+                got=", ".join(data.keypoint_names),
+                do="give data of the same keypoint set",
+            )
+        people_before = np.concatenate([[0], np.cumsum(_trainable(data.keypoints, data.iscrowd))])
+        self.indices = np.flatnonzero(np.diff(people_before[data.first_person]))
+        if not len(self.indices):
+            raise DataError(
+                str(data.annotation_file),
+                expected="images with annotated keypoints",
+                got="none",
+                do="give a keypoint annotation file",
+            )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | MdposeError:
+        """Decode and augment image `index` as the `position`-th sample of the run."""
+        position, index = key
+        try:
+            return self._sample(np.random.default_rng([self.config.seed, position]), int(self.indices[index]))
+        except MdposeError as error:
+            return error
+
+    def _sample(self, rng: np.random.Generator, row: int) -> Sample:
+        image = self._read(row)
+        persons = self.data.persons(row)
+        keep = _trainable(persons.keypoints, persons.iscrowd)
+        boxes = persons.boxes_xywh[keep]
+        centers = boxes[:, :2] + boxes[:, 2:] / 2
+        input_spec = self.spec.input
+        size_wh = (image.shape[1], image.shape[0])
+        view = random_view(rng, size_wh, centers, input_spec, self.config.augment)
+        points, labelled = warp_keypoints(persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints)
+        to_extent = self.spec.coordinate_extent / np.array([input_spec.width, input_spec.height], np.float32)
+        return Sample(warp_image(image, view, input_spec), points * to_extent, labelled)
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        record = self.data.images[row]
+        image = read_image(record.path, orient=False)
+        height, width = image.shape[:2]
+        if (width, height) != (record.width, record.height):
+            raise DataError(
+                str(record.path),
+                expected=f"{record.width}x{record.height} px, as the annotation file says",
+                got=f"{width}x{height}",
+                do="scale the annotations with the images, or restore the image",
+            )
+        return image
+
+
+class RunSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of a run from some iteration on: every image once per epoch, reshuffled each time.
+
+    An epoch's tail and the next one's head share a batch, so that none is short.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int) -> None:
+        self.count, self.batch_size, self.seed, self.start, self.stop = count, batch_size, seed, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for iteration in range(self.start, self.stop):
+            batch = []
+            for position in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
+                if position // self.count != epoch:
+                    epoch = position // self.count
+                    order = np.random.default_rng([self.seed, epoch, self.count]).permutation(self.count)
+                batch.append((position, int(order[position % self.count])))
+            yield batch
+
+
+def collate(outcomes: list[Sample | MdposeError]) -> Batch | MdposeError:
+    """Stack samples, padding persons to the most in any; where there is an error, pass on the first."""
+    samples = []
+    for outcome in outcomes:
+        if isinstance(outcome, MdposeError):
+            return outcome
+        samples.append(outcome)
+    most = max(1, *(len(s.keypoints_xy) for s in samples))
+    joints = samples[0].keypoints_xy.shape[1]
+    keypoints = np.zeros((len(samples), most, joints, 2), np.float32)
+    labelled = np.zeros((len(samples), most, joints), bool)
+    mask = np.zeros((len(samples), most), bool)
+    for i, sample in enumerate(samples):
+        count = len(sample.keypoints_xy)
+        keypoints[i, :count], labelled[i, :count], mask[i, :count] = sample.keypoints_xy, sample.labelled, True
+    images = np.stack([sample.image for sample in samples])
+    return Batch(*map(torch.from_numpy, (images, keypoints, labelled, mask)))
+
+
+def training_batches(
+    config: TrainConfig, spec: ModelSpec, data_dir: Path, split: str
+) -> Callable[[int], Generator[Batch]]:
+    """Open the training data.
+
+    Returns:
+        A function from the first iteration to the batches from there to the end of the run; the worker processes end
+        when its generator is closed. It raises InputError or DataError at an image that cannot be used.
+
+    Raises:
+        DataError: the data cannot be read, or holds no annotated person.
+    """
+    images = TrainingImages(load_split(data_dir, split), spec, config)
+
+    def batches(start: int) -> Generator[Batch]:
+        sampler = RunSampler(len(images), config.batch_size, config.seed, start, config.schedule.iterations)
+        loader: DataLoader[Sample | MdposeError] = DataLoader(
+            images,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=config.workers,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if config.workers else None,
+            worker_init_fn=_start_worker,
+        )
+        for batch in loader:
+            if isinstance(batch, MdposeError):
+                raise batch
+            yield batch
+
+    return batches
+
+
+def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say who carries loss: people with at least one labelled keypoint, not crowds."""
+    return np.asarray(~iscrowd & (keypoints[:, :, 2] > 0).any(axis=1))
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # OpenCV's own threads in every worker only fight for the same cores.

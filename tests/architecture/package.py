@@ -1,0 +1,42 @@
+"""What the architecture tests know of the package, read from the tree rather than listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = REPOSITORY / "mdpose_edge"
+
+OPTIONAL_PACKAGES = (
+    "faster_coco_eval",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "pycocotools",
+    "pycuda",
+    "safetensors",
+    "tensorrt",
+    "timm",
+    "torch",
+    "torchvision",
+    "yaml",
+)
+"""Top-level modules that the bare install does not bring."""
+
+
+def module_name(path: Path) -> str:
+    """Give the dotted name of a source file of the package."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_device_side(name: str) -> bool:
+    """Say whether a module must work on the bare install: all but train, export and the torch adapter."""
+    if name == "mdpose_edge.runtimes.torch_adapter":
+        return False
+    return not any(f"{name}.".startswith(f"mdpose_edge.{package}.") for package in ("train", "export"))
+
+
+MODULES = sorted(module_name(path) for path in PACKAGE.rglob("*.py"))
+DEVICE_MODULES = [name for name in MODULES if is_device_side(name)]

@@ -1,0 +1,92 @@
+"""Tiny real models for the tests: a random network, and every artifact that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mdpose_edge.spec import InputSpec
+
+SIZE = 64
+"""Side of the input, px: 64, 16 and 4 cells at strides 8, 16 and 32."""
+
+
+def write_random_checkpoint(
+    path: Path, *, backbone: str = "test_resnet", batch: int = 1, weight_factor: float = 1.0
+) -> Path:
+    """Write a checkpoint of a random network, or skip where training is not installed.
+
+    Batch norms and biases are random too, so that folding and the order of things are put to the test.
+
+    Args:
+        path: where to write.
+        backbone: a timm model; the default has 0.4 M parameters.
+        batch: images per call.
+        weight_factor: multiplies the weights of the pyramid's lateral convolutions.
+    """
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("timm")
+    from torch import nn
+
+    from mdpose_edge.train.checkpoint import save_checkpoint
+    from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
+
+    torch.manual_seed(0)
+    config = NetworkConfig(backbone=backbone, channels=16, head_convs=2)
+    spec = make_spec(config, InputSpec(SIZE, SIZE, batch=batch))
+    network = MDPoseNetwork(spec, auxiliary_center=True)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0.0, 0.3)
+                module.running_var.uniform_(0.5, 2.0)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0.0, 0.3)
+            elif isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight)
+                module.bias.normal_(0.0, 0.3)
+        for lateral in network.pyramid.lateral:
+            lateral.weight.mul_(weight_factor)
+    save_checkpoint(path, spec, network.state_dict())
+    return path
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Keep torch to one thread: on tiny networks and a busy machine, its threads mostly wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Artifacts:
+    """One random network as checkpoint and as bundles, each made when first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def checkpoint(self, batch: int = 1) -> Path:
+        path = self._directory / f"batch{batch}.safetensors"
+        return path if path.exists() else write_random_checkpoint(path, batch=batch)
+
+    def bundle(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
+        """Give an exported bundle; treat it as read-only."""
+        from mdpose_edge.export.bundle import export_checkpoint
+
+        path = self._directory / f"{target}-{precision}-{batch}"
+        if path.exists():
+            return path
+        with single_threaded():
+            return export_checkpoint(self.checkpoint(), path, target=target, precision=precision, batch=batch)
+
+    def model(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
+        """Give what opens for a target: the checkpoint for "torch", else a bundle."""
+        return self.checkpoint(batch) if target == "torch" else self.bundle(target, precision, batch)

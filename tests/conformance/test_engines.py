@@ -1,0 +1,237 @@
+"""What every engine must do, on every kind of model that it opens. A new entry in the registry is tested by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mdpose_edge.bundle import Bundle, open_bundle, write_bundle
+from mdpose_edge.errors import EngineError
+from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.poses import Poses
+from mdpose_edge.runtimes.base import RuntimeAdapter
+from mdpose_edge.runtimes.registry import ENGINES, load_adapter, open_engine
+from mdpose_edge.spec import InputSpec, ModelSpec
+from tests.artifacts import SIZE, Artifacts, single_threaded
+
+pytest.importorskip("torch", reason="the reference is torch's")
+Heads = dict[str, NDArray[np.float32]]
+
+
+class Case(NamedTuple):
+    engine: str
+    target: str
+    precision: str
+    batch: int
+
+
+CASES = [
+    Case(engine, target, precision, batch)
+    for engine in ENGINES
+    for target in ENGINES[engine].targets
+    for precision, batch in (("fp32", 1), ("fp32", 3), ("fp16", 1))
+    if not (target == "torch" and precision == "fp16")
+]
+GRAPH_CASES = [case for case in CASES if case.target != "torch" and case.precision == "fp32" and case.batch == 1]
+
+
+def case_id(case: Case) -> str:
+    return f"{case.engine}-{case.target}-{case.precision}-batch{case.batch}"
+
+
+class Opened(NamedTuple):
+    case: Case
+    model: Path
+    spec: ModelSpec
+    adapter: RuntimeAdapter
+
+
+@pytest.fixture(scope="module", params=CASES, ids=case_id)
+def opened(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Opened]:
+    case: Case = request.param
+    if case.engine != "torch":
+        pytest.importorskip(case.engine)
+    model = artifacts.model(case.target, case.precision, case.batch)
+    spec, adapter = open_engine(model, case.engine, threads=1)
+    with adapter:
+        yield Opened(case, model, spec, adapter)
+
+
+@pytest.fixture(scope="module")
+def reference(artifacts: Artifacts) -> Callable[[NDArray[np.uint8]], Heads]:
+    """Give the network as trained, which no adapter has touched."""
+    from mdpose_edge.export.parity import reference_outputs
+    from mdpose_edge.train.checkpoint import load_network
+
+    network, spec = load_network(artifacts.checkpoint())
+
+    def run_network(images: NDArray[np.uint8]) -> Heads:
+        with single_threaded():
+            return reference_outputs(network, spec, images)
+
+    return run_network
+
+
+FRAMES = list(np.random.default_rng(2).integers(0, 256, (4, 96, 128, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def reference_poses(artifacts: Artifacts) -> list[Poses]:
+    with PoseEstimator(artifacts.checkpoint(), runtime="torch", threads=1, threshold=0.5) as estimator:
+        return estimator.batch(FRAMES)
+
+
+def random_images(spec: InputSpec) -> NDArray[np.uint8]:
+    shape = (spec.batch, spec.height, spec.width, 3)
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def run(adapter: RuntimeAdapter, images: NDArray[np.uint8]) -> Heads:
+    """Run an engine and keep its outputs, which are its own until the next call."""
+    return {name: tensor.copy() for name, tensor in adapter.infer(images).items()}
+
+
+def assert_close(got: Heads, expected: Heads, tolerance: float) -> None:
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(got[name], tensor, rtol=0, atol=tolerance * np.abs(tensor).max(), err_msg=name)
+
+
+def test_outputs_have_the_names_shapes_and_dtype_of_the_spec(opened: Opened) -> None:
+    heads = opened.adapter.infer(random_images(opened.spec.input))
+    channels = {"o": 1, "mu": 34, "gamma": 34}
+    shapes = {
+        f"{kind}_{level.name}": (opened.case.batch, count, SIZE // level.stride, SIZE // level.stride)
+        for level in opened.spec.levels
+        for kind, count in channels.items()
+    }
+    assert {name: tensor.shape for name, tensor in heads.items()} == shapes
+    assert {tensor.dtype for tensor in heads.values()} == {np.dtype(np.float32)}
+
+
+def test_values_are_those_of_the_trained_network(opened: Opened, reference: Callable[..., Heads]) -> None:
+    from mdpose_edge.export.parity import TOLERANCES
+
+    images = random_images(opened.spec.input)
+    assert_close(run(opened.adapter, images), reference(images), TOLERANCES[opened.case.precision])
+
+
+def test_a_second_call_gives_the_same_bits(opened: Opened) -> None:
+    images = random_images(opened.spec.input)
+    first = run(opened.adapter, images)
+    run(opened.adapter, 255 - images)
+    second = run(opened.adapter, images)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_the_input_may_be_read_only_and_is_not_modified(opened: Opened) -> None:
+    images = random_images(opened.spec.input)
+    expected = run(opened.adapter, images.copy())
+    kept = images.copy()
+    images.flags.writeable = False
+    assert_close(run(opened.adapter, images), expected, 0.0)
+    assert np.array_equal(images, kept)
+
+
+@pytest.mark.parametrize("threads", [2, None])
+def test_more_threads_give_the_same_values(opened: Opened, threads: int | None) -> None:
+    images = random_images(opened.spec.input)
+    _, other = open_engine(opened.model, opened.case.engine, threads=threads)
+    with other:
+        assert_close(run(other, images), run(opened.adapter, images), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "got"),
+    [
+        pytest.param(lambda images: images.astype(np.float32), "float32", id="dtype"),
+        pytest.param(lambda images: images[:, :-1], "(.*, 63, 64, 3)", id="height"),
+        pytest.param(lambda images: images.transpose(0, 3, 1, 2), "(.*, 3, 64, 64)", id="NCHW"),
+        pytest.param(lambda images: np.concatenate([images, images]), "uint8", id="batch"),
+        pytest.param(lambda images: images[:, :, ::-1], "strided", id="strided view"),
+        pytest.param(lambda images: images.tolist(), "list", id="list"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused(opened: Opened, spoil, got) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(EngineError, match=f"images: expected a C-contiguous uint8 array .*got .*{got}"):
+        opened.adapter.infer(spoil(random_images(opened.spec.input)))
+
+
+def test_a_closed_engine_says_so_and_closes_twice(opened: Opened) -> None:
+    _, adapter = open_engine(opened.model, opened.case.engine, threads=1)
+    with adapter:
+        adapter.infer(random_images(opened.spec.input))
+    adapter.close()
+    with pytest.raises(EngineError, match="expected an open engine, got a closed one"):
+        adapter.infer(random_images(opened.spec.input))
+
+
+def test_zero_threads_are_refused(opened: Opened) -> None:
+    with pytest.raises(EngineError, match="threads: expected at least 1, got 0"):
+        open_engine(opened.model, opened.case.engine, threads=0)
+
+
+def test_the_estimator_finds_the_same_people(opened: Opened, reference_poses: list[Poses]) -> None:
+    with PoseEstimator(opened.model, runtime=opened.case.engine, threads=1, threshold=0.5) as estimator:
+        assert estimator.engine == opened.case.engine
+        found = estimator.batch(FRAMES)
+    assert sum(map(len, reference_poses)) > len(FRAMES)
+    if opened.case.precision == "fp32":
+        assert_same_poses(found, reference_poses)
+    else:  # rounding may tip a candidate at a threshold
+        assert sum(map(len, found)) == pytest.approx(sum(map(len, reference_poses)), rel=0.1)
+
+
+def assert_same_poses(found: list[Poses], expected: list[Poses]) -> None:
+    for got, wanted in zip(found, expected, strict=True):
+        assert len(got) == len(wanted)
+        np.testing.assert_allclose(got.scores, wanted.scores, atol=1e-4)
+        np.testing.assert_allclose(got.keypoints_xy, wanted.keypoints_xy, atol=0.01)
+        np.testing.assert_allclose(got.sigma_xy, wanted.sigma_xy, atol=0.01)
+
+
+def rewrite(source: Path, out: Path, spec: ModelSpec, cut: bool = False) -> Bundle:
+    """Copy a bundle under another spec, its graph cut in half if asked, with hashes that match."""
+    with write_bundle(out, spec) as directory:
+        for name in spec.files:
+            data = (source / name).read_bytes()
+            (directory / name).write_bytes(data[: len(data) // 2] if cut and name == spec.graph else data)
+    return open_bundle(out)
+
+
+@pytest.mark.parametrize("case", GRAPH_CASES, ids=case_id)
+def test_a_corrupt_graph_is_one_sentence(case: Case, artifacts: Artifacts, tmp_path: Path) -> None:
+    pytest.importorskip(case.engine)
+    source = artifacts.bundle(case.target)
+    bundle = rewrite(source, tmp_path / "cut", open_bundle(source).spec, cut=True)
+    with pytest.raises(EngineError, match=f"expected a graph that {case.engine} can load") as caught:
+        load_adapter(case.engine, bundle)
+    assert "\n" not in str(caught.value)
+    assert str(bundle.graph) in str(caught.value)
+
+
+@pytest.mark.parametrize("case", GRAPH_CASES, ids=case_id)
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"outputs": ("o_p3",)}, "outputs o_p3", id="an output too many"),
+        pytest.param({"outputs": ("o_p9",)}, "outputs o_p9", id="an output missing"),
+        pytest.param({"input": InputSpec(128, SIZE)}, r"image uint8 \(1, 128, 64, 3\)", id="another size"),
+        pytest.param({"input": InputSpec(SIZE, SIZE, batch=2)}, r"image uint8 \(2, 64, 64, 3\)", id="another batch"),
+        pytest.param({"input": InputSpec(SIZE, SIZE, name="x")}, r"x uint8 \(1, 64, 64, 3\)", id="another name"),
+    ],
+)
+def test_a_graph_that_is_not_what_its_spec_says_is_refused(
+    case: Case, change: dict[str, object], expected: str, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    pytest.importorskip(case.engine)
+    source = artifacts.bundle(case.target)
+    spec = replace(open_bundle(source).spec, **change)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=f"expected .*{expected}.*graph and spec disagree"):
+        load_adapter(case.engine, rewrite(source, tmp_path / "other", spec))

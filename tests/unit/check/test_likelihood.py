@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mdpose_edge.check.likelihood import coverage, joint_nll, log_weights, mixture_divergence
+from mdpose_edge.decode import PoseMixture, make_decoder
+from mdpose_edge.preprocess import frame_geometry
+from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, ModelSpec, Provenance, head_output_names, mdpose_levels
+
+FRAME_WH = (100, 60)
+LEVELS = mdpose_levels()
+SPEC = ModelSpec("mdpose", {}, InputSpec(64, 96), LEVELS, COCO_KEYPOINTS, head_output_names(LEVELS), Provenance("test"))
+
+
+def random_heads(seed: int) -> dict[str, NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    heads = {}
+    for level in SPEC.levels:
+        for kind, channels in (("o", 1), ("mu", 34), ("gamma", 34)):
+            shape = (1, channels, *SPEC.level_shape(level))
+            heads[f"{kind}_{level.name}"] = random.normal(0, 2, shape).astype(np.float32)
+    return heads
+
+
+def random_mixture(seed: int) -> PoseMixture:
+    return make_decoder(SPEC).mixture(random_heads(seed), frame_geometry(FRAME_WH, SPEC.input))
+
+
+def random_people(count: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    random = np.random.default_rng(9)
+    xy = random.uniform(0, 1, (count, 17, 2)) * FRAME_WH
+    labelled = random.random((count, 17)) < 0.6
+    labelled[0], labelled[-1] = True, False
+    return xy, labelled
+
+
+def one_component(x: float, sigma: float) -> PoseMixture:
+    return PoseMixture(
+        np.zeros(1, np.float32), np.full((1, 1, 2), x, np.float32), np.full((1, 1, 2), sigma, np.float32)
+    )
+
+
+def test_likelihood_is_the_loss_of_training() -> None:
+    torch = pytest.importorskip("torch")
+    from mdpose_edge.train.loss import group_nll, mixture_from_heads
+
+    xy, labelled = random_people(5)
+    heads = [
+        tuple(torch.from_numpy(random_heads(0)[f"{kind}_{level.name}"]).double() for kind in ("o", "mu", "gamma"))
+        for level in SPEC.levels
+    ]
+    units_per_px = SPEC.coordinate_extent / np.array(FRAME_WH)
+    per_person, _ = group_nll(
+        mixture_from_heads(heads, SPEC.levels, num_keypoints=17),
+        torch.from_numpy(xy * units_per_px)[None],
+        torch.from_numpy(labelled)[None],
+        torch.ones(1, 5, dtype=torch.bool),
+        (tuple(range(17)),),
+    )
+    # A density per px is one per unit times units per px, for every labelled coordinate.
+    expected = per_person[0].numpy() - labelled.sum(axis=1) * np.log(units_per_px).sum()
+    found = joint_nll(random_mixture(0), xy, labelled)
+    assert found[:-1] == pytest.approx(expected[:-1], rel=1e-5)
+    assert found[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_is_not_labelled_is_not_read() -> None:
+    xy, labelled = random_people(3)
+    spoiled = np.where(labelled[..., None], xy, np.nan)
+    assert np.array_equal(joint_nll(random_mixture(0), spoiled, labelled), joint_nll(random_mixture(0), xy, labelled))
+
+
+def test_weights_sum_to_one() -> None:
+    assert np.exp(log_weights(random_mixture(3))).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_coverage_of_laplace_errors_is_the_share(share: float) -> None:
+    errors = np.random.default_rng(0).laplace(0.0, 3.0, 100_000)
+    assert coverage(np.abs(errors) / 3.0, share) == pytest.approx(share, abs=0.005)
+    assert coverage(np.abs(errors) / 1.5, share) < share - 0.1
+
+
+def test_a_mixture_does_not_diverge_from_itself() -> None:
+    assert mixture_divergence(random_mixture(0), random_mixture(0)) == (0.0, 0.0)
+
+
+def test_divergence_is_symmetric_and_positive() -> None:
+    there = mixture_divergence(random_mixture(0), random_mixture(1))
+    assert there == pytest.approx(mixture_divergence(random_mixture(1), random_mixture(0)))
+    assert min(there) > 0.1
+
+
+@pytest.mark.parametrize(("moved", "sigma"), [(0.0, 2.0), (1.5, 1.0), (-2.0, 0.4)])
+def test_divergence_of_one_component_is_the_integral(moved: float, sigma: float) -> None:
+    x = np.linspace(-60, 60, 1_200_001)
+
+    def density(mean: float, scale: float) -> NDArray[np.float64]:
+        return np.exp(-np.abs(x - mean) / scale) / (2 * scale)
+
+    p, q = density(0.0, 1.0), density(moved, sigma)
+    per_coordinate = (
+        0.5 * float(((p - q) * np.log(np.maximum(p, 1e-300) / np.maximum(q, 1e-300))).sum()) * (x[1] - x[0])
+    )
+    weights, components = mixture_divergence(one_component(moved, sigma), one_component(0.0, 1.0))
+    assert weights == 0.0
+    assert components == pytest.approx(2 * per_coordinate, rel=1e-3)
+
+
+def test_divergence_of_the_weights_is_that_of_the_shares() -> None:
+    same = np.zeros((2, 1, 2), np.float32), np.ones((2, 1, 2), np.float32)
+    p, q = (PoseMixture(np.array(logits, np.float32), *same) for logits in ([0.0, 0.0], [-20.0 + np.log(3), -20.0]))
+    # Scores of equal size against scores of 3 to 1.
+    expected = 0.5 * (0.75 - 0.5) * np.log(3.0)
+    assert mixture_divergence(p, q) == (pytest.approx(expected, rel=1e-4), 0.0)
+
+
+def test_a_component_that_collapsed_keeps_the_likelihood_finite() -> None:
+    assert np.isfinite(joint_nll(one_component(1.0, 0.0), np.ones((1, 1, 2)), np.ones((1, 1), np.bool_))).all()

@@ -1,0 +1,167 @@
+"""Constructed measurements, since the AP of a random network is 0."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mdpose_edge.check.measurement import Accuracy, Divergence, Measurement, Pair, Scores, SliceAccuracy, Uncertainty
+from mdpose_edge.check.slices import SLICES
+from mdpose_edge.check.verdict import Limits, judge
+from mdpose_edge.errors import DataError
+from mdpose_edge.evaluate import FIGURES
+
+RANDOM = np.random.default_rng(0)
+SCORES = RANDOM.uniform(0.3, 1.0, 500)
+NLL = RANDOM.uniform(3.0, 6.0, (80, 1))
+
+Change = Callable[[Measurement], Measurement]
+
+
+def equal() -> Measurement:
+    """Both sides alike in everything."""
+    same = Pair(0.6, 0.6)
+    return Measurement(
+        Accuracy(dict.fromkeys(FIGURES, same), same, tuple(SliceAccuracy(one, 50, same) for one in SLICES)),
+        Uncertainty(np.repeat(NLL, 2, axis=1), {0.5: same, 0.9: same}, 1000),
+        Scores(SCORES, SCORES),
+        Divergence(np.zeros(10), np.zeros(10), ()),
+        (),
+        (),
+    )
+
+
+def figure(name: str, candidate: float) -> Change:
+    def change(m: Measurement) -> Measurement:
+        assert m.accuracy is not None
+        pairs = {**m.accuracy.figures, name: Pair(candidate, 0.6)}
+        return dataclasses.replace(m, accuracy=dataclasses.replace(m.accuracy, figures=pairs))
+
+    return change
+
+
+def deployed(candidate: float) -> Change:
+    def change(m: Measurement) -> Measurement:
+        assert m.accuracy is not None
+        return dataclasses.replace(m, accuracy=dataclasses.replace(m.accuracy, deployed=Pair(candidate, 0.6)))
+
+    return change
+
+
+def slices(candidate: float, people: int) -> Change:
+    def change(m: Measurement) -> Measurement:
+        assert m.accuracy is not None
+        found = tuple(SliceAccuracy(one, people, Pair(candidate, 0.6)) for one in SLICES)
+        return dataclasses.replace(m, accuracy=dataclasses.replace(m.accuracy, slices=found))
+
+    return change
+
+
+def nll(rise: float) -> Change:
+    return lambda m: dataclasses.replace(
+        m, uncertainty=Uncertainty(np.concatenate([NLL + rise, NLL], axis=1), {0.5: Pair(0.5, 0.5)}, 1000)
+    )
+
+
+def covered(share: float, coordinates: int) -> Change:
+    return lambda m: dataclasses.replace(
+        m, uncertainty=Uncertainty(np.repeat(NLL, 2, axis=1), {0.9: Pair(share, 0.9)}, coordinates)
+    )
+
+
+def scores(factor: float, count: int = 500) -> Change:
+    return lambda m: dataclasses.replace(m, scores=Scores(factor * SCORES[:count], SCORES[:count]))
+
+
+def apart(components: float, weights: float) -> Change:
+    return lambda m: dataclasses.replace(m, divergence=Divergence(np.full(4, weights), np.full(4, components), ()))
+
+
+def other_settings(m: Measurement) -> Measurement:
+    return dataclasses.replace(m, settings_apart=("input.resize",))
+
+
+def test_equal_sides_hold_with_no_change() -> None:
+    verdict = judge(equal())
+    assert verdict.held
+    assert {finding.change for finding in verdict.findings} == {0.0}
+    assert {finding.held for finding in verdict.findings} == {True}
+
+
+@pytest.mark.parametrize(
+    ("change", "fallen"),
+    [
+        pytest.param(figure("AP", 0.5901), set(), id="AP within 1 point"),
+        pytest.param(figure("AP", 0.5899), {"AP"}, id="AP beyond 1 point"),
+        pytest.param(figure("AP", 0.7), set(), id="AP better"),
+        pytest.param(figure("APL", 0.5801), set(), id="APL within 2 points"),
+        pytest.param(figure("APL", 0.5799), {"APL"}, id="APL beyond 2 points"),
+        pytest.param(deployed(0.5799), {"AP_deployed"}, id="AP at the threshold of use"),
+        pytest.param(slices(0.57, 30), {f"AP_{one.name}" for one in SLICES}, id="slices"),
+        pytest.param(slices(0.0, 29), set(), id="slices of too few"),
+        pytest.param(nll(0.04), set(), id="NLL within"),
+        pytest.param(nll(0.06), {"nll"}, id="NLL beyond"),
+        pytest.param(nll(-1.0), set(), id="NLL better"),
+        pytest.param(nll(np.inf), {"nll"}, id="NLL infinite"),
+        pytest.param(covered(0.86, 200), {"coverage_90"}, id="sigma too small"),
+        pytest.param(covered(0.94, 200), {"coverage_90"}, id="sigma too large"),
+        pytest.param(covered(0.5, 199), set(), id="coverage of too few"),
+        pytest.param(scores(0.98), set(), id="scores a little lower"),
+        pytest.param(scores(0.8), {"score_distance", "score_shift"}, id="scores lower"),
+        pytest.param(scores(0.8, 19), set(), id="scores of too few"),
+        pytest.param(apart(0.06, 0.0), {"component_kl"}, id="components apart"),
+        pytest.param(apart(0.0, 0.03), {"weight_kl"}, id="weights apart"),
+        pytest.param(other_settings, {"settings"}, id="another resize policy"),
+        pytest.param(apart(np.nan, 0.0), {"component_kl"}, id="not a number"),
+    ],
+)
+def test_each_figure_has_a_limit(change: Change, fallen: set[str]) -> None:
+    verdict = judge(change(equal()))
+    assert {finding.key for finding in verdict.fallen} == fallen
+    assert verdict.held is not bool(fallen)
+
+
+def test_the_budget_is_the_callers() -> None:
+    worse = figure("AP", 0.57)(equal())
+    assert not judge(worse).held
+    assert judge(worse, Limits(max_drop=3.5)).held
+
+
+def test_without_annotations_the_rest_is_judged() -> None:
+    bare = dataclasses.replace(equal(), accuracy=None, uncertainty=None)
+    assert judge(bare).held
+    assert not judge(apart(1.0, 0.0)(bare)).held
+
+
+def test_a_reference_at_zero_proves_nothing() -> None:
+    (ap,) = (f for f in judge(_zero(equal())).findings if f.key == "AP")
+    assert (ap.held, ap.note) == (None, "the reference is at 0")
+
+
+def test_nothing_to_judge_is_an_error() -> None:
+    nothing = np.zeros(0)
+    with pytest.raises(DataError, match="a figure to judge by"):
+        judge(Measurement(None, None, Scores(nothing, nothing), None, None, ()))
+
+
+def test_the_sentence_names_what_fell() -> None:
+    assert judge(equal()).sentence() == "held: 20 figures are within their limits"
+    assert "AP by -5 (limit 1 AP points)" in judge(figure("AP", 0.55)(equal())).sentence()
+
+
+def test_the_document_is_strict_json() -> None:
+    document = judge(nll(np.inf)(equal())).to_json_dict()
+    text = json.dumps(document, allow_nan=False)
+    (row,) = (f for f in json.loads(text)["findings"] if f["key"] == "nll")
+    assert (row["change"], row["held"]) == (None, False)
+
+
+def _zero(m: Measurement) -> Measurement:
+    assert m.accuracy is not None
+    return dataclasses.replace(
+        m, accuracy=dataclasses.replace(m.accuracy, figures=dict.fromkeys(FIGURES, Pair(0.0, 0.0)))
+    )

@@ -1,0 +1,163 @@
+"""Training batches: a pure function of seed and iteration, whoever computes them."""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mdpose_edge.coco import load_split
+from mdpose_edge.errors import DataError, InputError
+from mdpose_edge.train.augment import AugmentConfig
+from mdpose_edge.train.config import ScheduleConfig, TrainConfig
+from mdpose_edge.train.data import Batch, RunSampler, Sample, TrainingImages, collate, training_batches
+from mdpose_edge.train.network import make_spec
+from tests.unit.tiny_coco import document, person, unlabelled, write_split
+from tests.unit.train.crude_people import SMALL_PX, tiny_config
+
+LONG = ScheduleConfig(iterations=10)
+PLAIN = AugmentConfig(rotation_prob=0, expand_prob=0, crop_prob=0, flip_prob=0)
+
+
+def batches(config: TrainConfig, data: Path, start: int = 0, count: int = 4) -> list[Batch]:
+    spec = make_spec(config.network, config.input.spec())
+    with closing(training_batches(config, spec, data, "train")(start)) as stream:
+        return list(islice(stream, count))
+
+
+def assert_equal(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second) > 0
+    for a, b in zip(first, second, strict=True):
+        for name in ("images", "keypoints_xy", "labelled", "person_mask"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def training_images(data: Path, **changes: Any) -> TrainingImages:
+    config = tiny_config(**changes)
+    return TrainingImages(load_split(data, "train"), make_spec(config.network, config.input.spec()), config)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 2)])
+def test_every_image_comes_once_per_epoch(count: int, batch_size: int) -> None:
+    iterations = 3 * count
+    keys = [key for batch in RunSampler(count, batch_size, 5, 0, iterations) for key in batch]
+    assert [position for position, _ in keys] == list(range(iterations * batch_size))
+    epochs = [[index for _, index in keys[i : i + count]] for i in range(0, len(keys) - count + 1, count)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert count < 3 or len({tuple(epoch) for epoch in epochs}) > 1  # reshuffled
+
+
+@pytest.mark.parametrize("start", [1, 5, 19])
+def test_sampler_that_starts_late_goes_on_where_another_was(start: int) -> None:
+    whole = list(RunSampler(10, 4, 5, 0, 20))
+    late = RunSampler(10, 4, 5, start, 20)
+    assert list(late) == whole[start:] and len(late) == 20 - start
+    assert list(RunSampler(10, 4, 6, 0, 20)) != whole
+
+
+def test_batches_hold_what_they_say(crude_people: Path) -> None:
+    for batch in batches(tiny_config(schedule=LONG), crude_people):
+        persons = batch.person_mask.shape[1]
+        assert batch.images.shape == (4, SMALL_PX, SMALL_PX, 3) and batch.images.dtype == torch.uint8
+        assert batch.keypoints_xy.shape == (4, persons, 18, 2) and batch.keypoints_xy.dtype == torch.float32
+        assert batch.labelled.shape == (4, persons, 18) and batch.labelled.dtype == torch.bool
+        seen = batch.keypoints_xy[batch.labelled]
+        assert len(seen) and (seen >= 0).all() and (seen < 5).all()
+        assert not batch.labelled[~batch.person_mask].any()
+
+
+def test_coordinates_span_the_extent_on_both_axes(crude_people: Path) -> None:
+    images = training_images(crude_people, augment=PLAIN)
+    sample = images[0, 3]
+    assert isinstance(sample, Sample)
+    truth = images.data.persons(3).keypoints[:, :, :2] * (5 / 160, 5 / 120)
+    np.testing.assert_allclose(sample.keypoints_xy[:, :17], truth, rtol=1e-5)
+
+
+def test_late_start_gives_the_same_batches(crude_people: Path) -> None:
+    config = tiny_config(schedule=LONG)
+    assert_equal(batches(config, crude_people, start=3, count=4), batches(config, crude_people, count=7)[3:])
+
+
+def test_workers_change_nothing(crude_people: Path) -> None:
+    alone, helped = (tiny_config(schedule=LONG, workers=workers) for workers in (0, 2))
+    assert_equal(batches(alone, crude_people, count=10), batches(helped, crude_people, count=10))
+
+
+def test_another_seed_gives_other_views_of_the_same_image(crude_people: Path) -> None:
+    one, two = (training_images(crude_people, seed=seed)[0, 3] for seed in (1, 2))
+    assert isinstance(one, Sample) and isinstance(two, Sample)
+    assert not np.array_equal(one.image, two.image)
+
+
+def test_run_ends_after_its_iterations(crude_people: Path) -> None:
+    config = tiny_config(schedule=ScheduleConfig(iterations=3))
+    assert len(batches(config, crude_people, start=1, count=99)) == 2
+    assert batches(config, crude_people, start=3, count=99) == []
+
+
+def test_collate_pads_persons() -> None:
+    def sample(persons: int) -> Sample:
+        points = np.full((persons, 18, 2), persons, np.float32)
+        return Sample(np.full((4, 4, 3), persons, np.uint8), points, np.ones((persons, 18), bool))
+
+    batch = collate([sample(2), sample(0), sample(3)])
+    assert isinstance(batch, Batch)
+    assert batch.person_mask.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    assert torch.equal(batch.labelled, batch.person_mask[:, :, None].expand(3, 3, 18))
+    assert torch.equal(batch.keypoints_xy[0, :, 0, 0], torch.tensor([2.0, 2.0, 0.0]))
+    empty = collate([sample(0), sample(0)])
+    assert isinstance(empty, Batch) and empty.person_mask.tolist() == [[False], [False]]
+
+
+def test_only_images_with_trainable_people_are_drawn(tmp_path: Path) -> None:
+    people = [person(1), unlabelled(2), person(3, iscrowd=1), unlabelled(4), person(4, x=20, side=90)]
+    write_split(tmp_path, document(people, image_ids=(1, 2, 3, 4, 5)), split="train")
+    images = training_images(tmp_path, augment=PLAIN)
+    assert [images.data.images[row].id for row in images.indices] == [1, 4]
+    sample = images[0, 1]
+    assert isinstance(sample, Sample) and sample.keypoints_xy.shape == (1, 18, 2)
+    np.testing.assert_allclose(sample.keypoints_xy[0, 17], [(20 + 45) * 5 / 320, (40 + 45) * 5 / 240], rtol=1e-5)
+
+
+@pytest.mark.parametrize("people", [[], [unlabelled(7)], [person(7, iscrowd=1)]], ids=["none", "unlabelled", "crowd"])
+def test_data_without_trainable_people_is_refused(tmp_path: Path, people: list[dict[str, Any]]) -> None:
+    write_split(tmp_path, document(people), split="train")
+    with pytest.raises(DataError, match="expected images with annotated keypoints, got none"):
+        training_images(tmp_path)
+
+
+def test_other_keypoints_are_refused(tmp_path: Path) -> None:
+    data = document([person(7)])
+    data["categories"] = [{**data["categories"][0], "keypoints": [f"point_{i}" for i in range(17)]}]
+    write_split(tmp_path, data, split="train")
+    with pytest.raises(DataError, match=r"expected the keypoints nose, .*got point_0"):
+        training_images(tmp_path)
+
+
+def test_file_without_keypoints_is_refused(tmp_path: Path) -> None:
+    data = document([person(7)])
+    data["categories"] = [{"id": 1, "name": "person"}]
+    write_split(tmp_path, data, split="train")
+    with pytest.raises(DataError, match="one category with keypoint names"):
+        training_images(tmp_path)
+
+
+def test_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
+    data = document([person(7)], image_ids=(7,))
+    data["images"][0]["width"] = 640
+    write_split(tmp_path, data, split="train")
+    with pytest.raises(DataError, match="expected 640x240 px, as the annotation file says, got 320x240"):
+        batches(tiny_config(), tmp_path)
+
+
+def test_errors_survive_the_way_from_a_worker() -> None:
+    error = InputError("a.jpg", expected="a whole image", got="half of one", do="copy it again")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is InputError and str(copy) == str(error) and copy.where == "a.jpg"
