@@ -1,0 +1,91 @@
+"""`mdpose-edge check`: the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdpose_edge.commands.console import (
+    JsonFile,
+    Runtime,
+    Split,
+    Threads,
+    figure_text,
+    print_table,
+    progress_shown,
+    write_json,
+)
+from mdpose_edge.errors import ConfigError
+
+
+def check(
+    candidate: Annotated[Path, typer.Argument(help="A bundle folder, or a .safetensors checkpoint.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="What it should be: a bundle, a checkpoint, a .npz recording, or a results.json of eval."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder in COCO's layout, or of plain images. Default: the images in a .npz reference."),
+    ] = None,
+    split: Split = "val",
+    max_drop: Annotated[float, typer.Option(min=0, help="AP points that the candidate may lose.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    runtime: Runtime = None,
+    reference_runtime: Annotated[str | None, typer.Option(help="The reference's engine. Default: its own.")] = None,
+    threads: Threads = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/index.html, one page.")] = None,
+    json_file: JsonFile = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Compare nothing: record the head tensors, as a reference elsewhere."),
+    ] = None,
+) -> None:
+    """Hold an artifact against its reference: 0 held, 1 fell short, 2 could not be measured."""
+    from mdpose_edge.check import gate
+    from mdpose_edge.check.report import write_report
+    from mdpose_edge.check.verdict import Limits
+
+    if (reference is None) == (record is None):
+        got = "neither" if reference is None else "both"
+        raise ConfigError(expected="either --reference or --record", got=got, do="give one of them")
+    options: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit}
+    if reference is None:
+        _record(candidate, record, data, split, options)
+        return
+    with progress_shown("checking") as show:
+        found = gate.check(
+            candidate,
+            reference,
+            data,
+            split,
+            reference_runtime=reference_runtime,
+            limits=Limits(max_drop=max_drop),
+            progress=show,
+            **options,
+        )
+    write_json(json_file, found.to_json_dict())
+    rows = [
+        (f.key, *(figure_text(v) for v in (f.candidate, f.reference, f.change, f.limit)), f.state)
+        for f in found.verdict.findings
+    ]
+    columns = ("figure", "candidate", "reference", "change", "limit", "verdict")
+    print_table(f"{candidate} against {reference}, {len(found.frames)} images of {found.frames.where}", columns, rows)
+    if report is not None:
+        typer.echo(f"report: {write_report(found, report)}")
+    typer.echo(found.verdict.sentence())
+    if not found.verdict.held:
+        raise typer.Exit(1)
+
+
+def _record(model: Path, out: Path | None, data: Path | None, split: str, options: dict[str, Any]) -> None:
+    from mdpose_edge.check import gate
+
+    assert out is not None
+    if data is None:
+        raise ConfigError("--data", expected="a folder with images to record", got="none", do="give one")
+    with progress_shown("recording") as show:
+        count = gate.record(model, out, data, split, progress=show, **options)
+    typer.echo(f"{out}: head tensors of {count} images")

@@ -1,0 +1,107 @@
+"""What every subcommand shares: common options, progress on stderr, tables, JSON files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+Model = Annotated[Path, typer.Argument(help="A bundle folder, or a .safetensors checkpoint.")]
+Data = Annotated[Path, typer.Option(help="A folder in COCO's layout: annotations/, train2017/, val2017/.")]
+Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its person_keypoints annotations.')]
+Runtime = Annotated[str | None, typer.Option(help="The engine: onnxruntime, openvino, torch. Default: the artifact's.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine. Default: its own choice.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON.")]
+
+
+class Report(Protocol):
+    """Shows how far a stage is."""
+
+    def __call__(self, done: int, total: int, note: str = "", stage: str = "") -> None:
+        """Show that `done` of `total` steps of a stage are done."""
+
+
+@contextmanager
+def progress_shown(title: str) -> Iterator[Report]:
+    """Show how far each stage of a command is, on stderr: bars with ETA in a terminal, lines elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(title)
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(done: int, total: int, note: str = "", stage: str = "") -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage or title, total=total, note=note)
+            bar.update(tasks[stage], completed=done, total=total, note=note)
+
+        yield report
+
+
+def _lines(title: str) -> Report:
+    """Report in lines, one for each twentieth of a stage, for logs and pipes."""
+    start, shown = time.monotonic(), dict[str, int]()
+
+    def report(done: int, total: int, note: str = "", stage: str = "") -> None:
+        part = 20 * done // max(1, total)
+        if shown.get(stage) != part:
+            shown[stage] = part
+            tail = f", {note}" if note else ""
+            print(
+                f"{time.monotonic() - start:6.0f} s  {stage or title}: {done}/{total}{tail}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return report
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout; the first column is text, the others are figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def figure_text(value: float | None) -> str:
+    """Show a figure with four digits, and None as nothing."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def write_json(path: Path | None, document: dict[str, Any]) -> None:
+    """Write what `--json FILE` asks for, where it was given."""
+    from mdpose_edge.files import write_whole
+
+    if path is not None:
+        write_whole(path, (json.dumps(document, indent=2) + "\n").encode())

@@ -1,0 +1,44 @@
+"""`mdpose-edge eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdpose_edge.commands.console import (
+    Data,
+    JsonFile,
+    Model,
+    Runtime,
+    Split,
+    Threads,
+    print_table,
+    progress_shown,
+    write_json,
+)
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    split: Split = "val",
+    runtime: Runtime = None,
+    threads: Threads = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    results: Annotated[Path, typer.Option(help="Where the poses go, in COCO's result format.")] = Path("results.json"),
+    json_file: JsonFile = None,
+) -> None:
+    """Measure accuracy by COCO's protocol: ten figures, and the poses behind them."""
+    from mdpose_edge.coco import write_results
+    from mdpose_edge.evaluate import evaluate as run
+
+    with progress_shown("evaluating") as report:
+        found = run(model, data, split, runtime=runtime, threads=threads, limit=limit, progress=report)
+    write_results(results, found.results)
+    write_json(json_file, found.to_json_dict())
+    rows = [(name, "no such people" if value is None else f"{value:.4f}") for name, value in found.figures.items()]
+    rows += [("ms per image, median", f"{found.ms['median']:.1f}"), ("ms per image, p90", f"{found.ms['p90']:.1f}")]
+    print_table(f"{model} on {found.images} images of {data}, {found.engine}", ("figure", "value"), rows)
+    typer.echo(f"poses: {results}")
