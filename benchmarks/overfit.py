@@ -19,7 +19,7 @@ from mdpose_edge.files import write_whole
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.loop import Progress, train
 
-SIZE = 320
+SIZE = 192
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="coco-mini, or any small data in COCO's layout")
     parser.add_argument("out", type=Path, help="folder of the run")
-    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument("--iterations", type=int, default=2400)
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     data = arguments.out / "data"
@@ -50,7 +50,7 @@ def config(iterations: int) -> TrainConfig:
             "input": {"height": SIZE, "width": SIZE},
             "network": {"channels": 64},
             "augment": plain,
-            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.0},
+            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},
             "schedule": {"iterations": iterations, "kind": "cosine", "warmup": 50},
             "batch_size": 7,
             "pretrained": False,
