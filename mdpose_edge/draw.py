@@ -50,15 +50,21 @@ class _Palette:
 
 
 def draw_poses(
-    frame: NDArray[np.uint8], poses: Poses, keypoints: KeypointSpec, *, sigma: bool = False
+    frame: NDArray[np.uint8],
+    poses: Poses,
+    keypoints: KeypointSpec,
+    *,
+    sigma: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
-    """Paint skeletons: the person's left orange, right blue, what joins the two white, and the score above.
+    """Paint skeletons: the person's left orange, right blue, what joins the two white, and a label above.
 
     Args:
         frame: (H, W, 3) uint8, BGR. Not modified.
         poses: in pixels of the frame. A keypoint with a coordinate that is NaN is left out, and its limbs with it.
         keypoints: which of them are left and right, and the skeleton.
         sigma: True adds an ellipse around each keypoint whose semi-axes are its Laplace scales.
+        labels: what stands above each person; None: the score.
 
     Returns:
         A new frame of the same size.
@@ -70,7 +76,8 @@ def draw_poses(
     for person in reversed(range(len(poses))):  # the best score comes first, and so ends on top
         _draw_person(canvas, poses.keypoints_xy[person], keypoints, palette)
     for person in reversed(range(len(poses))):
-        _draw_score(canvas, poses.keypoints_xy[person], float(poses.scores[person]))
+        label = f"{poses.scores[person]:.2f}" if labels is None else labels[person]
+        _draw_label(canvas, poses.keypoints_xy[person], label)
     return canvas
 
 
@@ -171,11 +178,10 @@ def _draw_sigmas(canvas: NDArray[np.uint8], poses: Poses, palette: _Palette) -> 
     cv2.addWeighted(overlay, SIGMA_ALPHA, canvas, 1 - SIGMA_ALPHA, 0, dst=canvas)
 
 
-def _draw_score(canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], score: float) -> None:
+def _draw_label(canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], text: str) -> None:
     seen = keypoints_xy[np.isfinite(keypoints_xy).all(axis=1)]
     if not len(seen):
         return
-    text = f"{score:.2f}"
     scale = min(0.9, max(0.35, float(np.hypot(*canvas.shape[:2])) / 2100))
     (text_w, text_h), below = cv2.getTextSize(text, _FONT, scale, 1)
     head_x, head_y = np.clip(seen[seen[:, 1].argmin()], -_FAR, _FAR)

@@ -7,6 +7,7 @@ MdposeError                 any of the below; the command line prints it in one 
 ├── BundleError             a bundle is incomplete, altered, or cannot be written
 ├── CheckpointError         a checkpoint cannot be read or does not fit the network
 ├── InputError              a frame, image or source cannot be used
+├── OutputError             a result cannot be written
 ├── DataError               a dataset or annotation file cannot be used
 ├── CalibrationError        a calibration set cannot be made, is altered, or does not fit the model
 ├── TrainingError           training cannot start or go on
@@ -62,6 +63,10 @@ class CheckpointError(MdposeError):
 
 class InputError(MdposeError):
     """A frame, image or source cannot be used."""
+
+
+class OutputError(MdposeError):
+    """A result cannot be written."""
 
 
 class DataError(MdposeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from mdpose_edge.decode import make_decoder
 from mdpose_edge.poses import Poses
-from mdpose_edge.preprocess import check_frame, preprocess
+from mdpose_edge.preprocess import FrameGeometry, check_frame, preprocess
 from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
@@ -26,7 +26,8 @@ class PoseEstimator:
         poses = estimator(frame_bgr)
         print(poses.keypoints_xy, poses.scores)
 
-    Not thread-safe: its buffers are its own, so give each thread an estimator.
+    Not thread-safe: its buffers are its own, so give each thread an estimator. A program that overlaps the stages
+    itself, as stream/pipeline.py does, calls `preprocess`, `infer` and `decode` with buffers of its own.
 
     Args:
         model: a bundle's directory, or a .safetensors checkpoint.
@@ -103,6 +104,64 @@ class PoseEstimator:
         size = len(self._images)
         chunks = (frames_bgr[i : i + size] for i in range(0, len(frames_bgr), size))
         return [poses for chunk in chunks for poses in self._estimate(chunk)]
+
+    def make_images(self) -> NDArray[np.uint8]:
+        """Make a buffer for the engine's input: (batch, H, W, 3) uint8, zeros."""
+        return np.zeros_like(self._images)
+
+    def preprocess(self, frame_bgr: NDArray[np.uint8], image: NDArray[np.uint8]) -> FrameGeometry:
+        """Do the first stage: resize a frame into one image of an input buffer. Any thread may.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8, as OpenCV reads it. Not modified.
+            image: (spec.input.height, spec.input.width, 3) uint8, overwritten.
+
+        Returns:
+            What `decode` needs to map coordinates back.
+
+        Raises:
+            InputError: not a frame, or one of unusable size.
+        """
+        return preprocess(frame_bgr, self._spec.input, out=image)[1]
+
+    def infer(
+        self, images: NDArray[np.uint8], out: dict[str, NDArray[np.float32]] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Do the second stage: run the engine. One thread at a time, the one that made the estimator.
+
+        Args:
+            images: an input buffer, as `make_images` makes it. Not modified.
+            out: where copies of the head tensors go, which outlive the next call: a dict, empty at first, whose arrays
+                are used again at the next call with it. None copies nothing.
+
+        Returns:
+            `out`; or the engine's own tensors, valid until the next call.
+
+        Raises:
+            EngineError: the engine failed, or the estimator was closed.
+        """
+        heads = self._adapter.infer(images)
+        if out is None:
+            return heads
+        for name, tensor in heads.items():
+            if name in out:
+                np.copyto(out[name], tensor)
+            else:
+                out[name] = tensor.copy()
+        return out
+
+    def decode(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> Poses:
+        """Do the third stage: turn head tensors into the poses of one frame. Any thread may.
+
+        Args:
+            heads: what `infer` gave.
+            geometry: what `preprocess` gave for this frame.
+            index: which image of the batch.
+
+        Raises:
+            EngineError: a head tensor is not finite.
+        """
+        return self._decode(heads, geometry, index)
 
     def close(self) -> None:
         """Release the engine; calling it twice is harmless."""

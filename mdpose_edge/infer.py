@@ -15,11 +15,8 @@ from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.images import list_images, read_image, write_image
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import KeypointSpec
-
-PAINTED_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""A painted copy keeps these of its source; any other becomes .png."""
-PIXEL_DECIMALS = 2
-"""Of coordinates and sigmas in the JSON document."""
+from mdpose_edge.stream.painted import plan_copies
+from mdpose_edge.stream.records import pose_records
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -61,7 +58,7 @@ def infer_images(
         InputError: a source or image cannot be used, or painted copies would overwrite something.
         MdposeError: the artifact or the engine fails.
     """
-    copies = _plan_copies(list_images(sources), Path(out_dir))
+    copies = plan_copies(list_images(sources), Path(out_dir))
     with PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold) as estimator:
         _make_folder(Path(out_dir))
         images = paint_images(estimator, copies, estimator.spec.keypoints, sigma=sigma, progress=progress)
@@ -98,38 +95,17 @@ def paint_images(
         write_image(painted, draw_poses(frame, poses, keypoints, sigma=sigma))
         height, width = frame.shape[:2]
         records.append(
-            {"file": str(source), "painted": str(painted), "width": width, "height": height, "poses": _records(poses)}
+            {
+                "file": str(source),
+                "painted": str(painted),
+                "width": width,
+                "height": height,
+                "poses": pose_records(poses),
+            }
         )
         if progress is not None:
             progress(len(records), len(copies))
     return records
-
-
-def _records(poses: Poses) -> list[dict[str, Any]]:
-    keypoints = poses.keypoints_xy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
-    sigmas = poses.sigma_xy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
-    return [
-        # str() of a float32 is the shortest decimal that reads back as the same float32.
-        {"score": float(str(score)), "keypoints_xy": points, "sigma_xy": lengths}
-        for score, points, lengths in zip(poses.scores, keypoints, sigmas, strict=True)
-    ]
-
-
-def _plan_copies(sources: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
-    """Name the painted copy of each source, refusing any that would overwrite a source or another copy."""
-    originals = {path.resolve() for path in sources}
-    owner: dict[Path, Path] = {}
-    for source in sources:
-        suffix = source.suffix if source.suffix.lower() in PAINTED_SUFFIXES else ".png"
-        painted = out_dir / f"{source.stem}{suffix}"
-        if painted.resolve() in originals:
-            do = "write the painted copies elsewhere"
-            raise InputError(str(out_dir), expected="a folder apart from the sources", got="one of them", do=do)
-        if painted in owner:
-            got = f"{owner[painted]} and {source}, both painted to {painted}"
-            raise InputError(expected="sources of different names", got=got, do="run them with separate output folders")
-        owner[painted] = source
-    return {source: painted for painted, source in owner.items()}
 
 
 def _make_folder(path: Path) -> None:

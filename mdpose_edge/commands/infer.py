@@ -3,37 +3,105 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, progress_shown, write_json
 
+if TYPE_CHECKING:
+    from mdpose_edge.stream.result import Report
+
+SOURCES = "Images, folders, quoted globs; or one video, camera (0, /dev/video0, csi:0), URL, or - for raw frames."
+
 
 def infer(
     model: Model,
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, or quoted globs.")],
-    out: Annotated[Path, typer.Option(help="The folder for painted copies.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SOURCES)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Painted: a video by its suffix (.mp4), else a folder.")
+    ] = None,
+    jsonl: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A line of JSON for each frame; - is stdout.")
+    ] = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="A line for each pose; - is stdout.")] = None,
+    coco: Annotated[Path | None, typer.Option(metavar="FILE", help="COCO results.")] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Poses scoring at or below this are left out.")] = 0.3,
     sigma: Annotated[bool, typer.Option("--sigma", help="Draw each keypoint's uncertainty as an ellipse.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Give people identities over time.")] = False,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Steadier keypoints; implies --track.")] = False,
+    frame_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Of raw frames on stdin; a wish where it is a camera.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=0.01, help="Of images and raw frames (30); a wish where it is a camera.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.")] = None,
+    reconnect: Annotated[int, typer.Option(min=0, help="Attempts in a row to open a lost camera or stream.")] = 5,
+    stall: Annotated[float, typer.Option(min=0.1, help="Silence after which it counts as lost, s.")] = 5.0,
     json_file: JsonFile = None,
 ) -> None:
-    """Find people in images: painted copies, and keypoints with scores and uncertainty as JSON."""
+    """Find people in images, videos, cameras and streams.
+
+    Images into a folder, without more, give painted copies and one JSON document with all poses. All else runs frame by
+    frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file.
+    """
+    from mdpose_edge.stream.run import names_video
+    from mdpose_edge.stream.sources import names_images
+
+    options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold}
+    streamed = any((jsonl, csv, coco, track, smooth, frames, fps))
+    if out is not None and not streamed and not names_video(out) and all(map(names_images, sources)):
+        _infer_images(model, sources, out, json_file, {**options, "sigma": sigma})
+        return
+    from mdpose_edge.stream.live import Reconnect
+    from mdpose_edge.stream.run import Outputs, infer_source
+
+    outputs = Outputs(out, jsonl, csv, coco, sigma)
+    with progress_shown("inferring") as report:
+        done = infer_source(
+            model,
+            sources[0] if len(sources) == 1 else sources,
+            outputs,
+            **options,
+            track=track,
+            smooth=smooth,
+            frame_size=frame_size,
+            fps=fps,
+            reconnect=Reconnect(reconnect, stall_s=stall),
+            max_frames=frames,
+            note=lambda sentence: typer.echo(f"mdpose-edge: {sentence}", err=True),
+            progress=lambda count, total: report(count, total) if total else None,
+        )
+    write_json(json_file, done.to_json_dict())
+    typer.echo(_told(done), err=outputs.use_stdout)
+
+
+def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | None, options: dict[str, Any]) -> None:
     from mdpose_edge.infer import infer_images
 
     with progress_shown("inferring") as report:
-        document = infer_images(
-            model,
-            sources,
-            out,
-            runtime=runtime,
-            threads=threads,
-            threshold=threshold,
-            sigma=sigma,
-            progress=report,
-        )
+        document = infer_images(model, sources, out, progress=report, **options)
     write_json(json_file, document)
     poses = sum(len(image["poses"]) for image in document["images"])
     typer.echo(f"{out}: {poses} poses in {len(document['images'])} images")
+
+
+def _told(done: Report) -> str:
+    """Say in a few lines what a run did."""
+    lost = [f"{count} {word}" for word, count in _losses(done).items() if count]
+    lines = [f"{done.source}: {done.people} poses in {done.frames} frames, {done.fps:.1f} frames/s" + "".join(
+        f", {part}" for part in lost
+    )]  # fmt: skip
+    for output in done.outputs:
+        where = output.get("folder") or output["file"]
+        codec = f", {output['codec']}" if output.get("codec") else ""
+        if where != "-":
+            lines.append(f"{where}: {output['kind']}{codec}")
+    return "\n".join(lines)
+
+
+def _losses(done: Report) -> dict[str, int]:
+    return {"dropped": done.dropped, "skipped": done.skipped, "reconnects": done.reconnects}

@@ -2,6 +2,7 @@
 
 In order: `body` poses a skeleton, `wardrobe` dresses it in solids, `props` adds furniture, `scene` places everything
 before a camera, `raster` finds the nearest surface in each pixel, `shade` colours it over `backdrop`, `dataset` writes.
+`gait` moves them, and `video` writes that.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mdpose_edge.synth.dataset import write_dataset
     from mdpose_edge.synth.scene import Scene, render_scene
+    from mdpose_edge.synth.video import write_video
 
-__all__ = ["Scene", "render_scene", "write_dataset"]
+__all__ = ["Scene", "render_scene", "write_dataset", "write_video"]
 
-_HOME = {"Scene": "scene", "render_scene": "scene", "write_dataset": "dataset"}
+_HOME = {"Scene": "scene", "render_scene": "scene", "write_dataset": "dataset", "write_video": "video"}
 
 
 def __getattr__(name: str) -> Any:

@@ -61,13 +61,9 @@ def write_dataset(
     size_wh = (size, size) if isinstance(size, int) else size
     check_arguments(size_wh, people, occlusion, variety)
     _check_counts(train_images, val_images, seed, workers)
-    _check_out(out)
     counts = {"train": train_images, "val": val_images}
     total, done = train_images + val_images, 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        (building / "annotations").mkdir()
+    with new_folder(out) as building:
         for stream, split in enumerate(SPLITS):
             (building / f"{split}2017").mkdir()
             draw = functools.partial(_draw, building, split, (seed, stream), size_wh, people, (occlusion, variety))
@@ -81,7 +77,22 @@ def write_dataset(
             parameters = {
                 "seed": seed, "split": split, "people": list(people), "occlusion": occlusion, "variety": variety,
             }  # fmt: skip
-            _write_annotations(building / "annotations" / f"person_keypoints_{split}2017.json", drawn, parameters)
+            _write_annotations(building, drawn, parameters)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder with annotations/ to write into, which takes the name `out` when the block ends well.
+
+    Raises:
+        DataError: `out` exists and is not an empty folder.
+    """
+    _check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        (building / "annotations").mkdir()
+        yield building
         building.chmod(0o755)
         os.replace(building, out)
     except BaseException:
@@ -135,20 +146,33 @@ def _draw(
     }  # fmt: skip
 
 
-def _write_annotations(path: Path, drawn: list[dict[str, Any]], parameters: dict[str, Any]) -> None:
+def _write_annotations(root: Path, drawn: list[dict[str, Any]], parameters: dict[str, Any]) -> None:
     records = [(image["id"], record) for image in drawn for record in image.pop("annotations")]
     first = FIRST_ID[parameters["split"]] * MAX_PEOPLE
     annotations = [
         {"id": first + number, "image_id": image_id, **record} for number, (image_id, record) in enumerate(records)
     ]
+    write_document(root, parameters["split"], {"synth": parameters}, drawn, annotations)
+
+
+def write_document(
+    root: Path,
+    split: str,
+    info: dict[str, Any],
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    **more: Any,
+) -> None:
+    """Write a split's annotation file; `info` says how it was made, `more` goes beside COCO's own keys."""
     document = {
-        "info": {"description": "synthetic people drawn by mdpose-edge synth", "synth": parameters},
+        "info": {"description": "synthetic people drawn by mdpose-edge synth", **info},
         "licenses": [{"id": 1, "name": "synthetic", "url": ""}],
-        "images": drawn,
+        **more,
+        "images": images,
         "annotations": annotations,
         "categories": [{
             "id": 1, "name": "person", "supercategory": "person", "keypoints": list(COCO_KEYPOINTS.names),
             "skeleton": [[a + 1, b + 1] for a, b in COCO_KEYPOINTS.skeleton],
         }],
     }  # fmt: skip
-    path.write_text(json.dumps(document))
+    (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(document))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -37,18 +39,31 @@ def cast_shadows(canvas: NDArray[np.uint8], camera: Camera, light: Light, bodies
     cv2.multiply(canvas, cv2.merge((shade, shade, shade)), canvas, 1 / 255)
 
 
-def finish(rng: np.random.Generator, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blur, expose and add noise, as a camera would."""
-    height, width = canvas.shape[:2]
-    blurred = canvas
-    if rng.random() < 0.35:
-        radius = rng.uniform(0.3, 1.0) * max(width, height) / 480
-        blurred = np.asarray(cv2.GaussianBlur(canvas, (0, 0), radius), np.uint8)
+@dataclass(frozen=True)
+class Lens:
+    """What a lens and a sensor do to every picture they take."""
+
+    blur_px: float
+    """Standard deviation, or 0."""
+    table: NDArray[np.uint8]
+    """(1, 256, 3): exposure, gamma and white balance."""
+    grain: float
+    """Standard deviation of the noise, grey levels."""
+
+
+def sample_lens(rng: np.random.Generator, size_wh: tuple[int, int]) -> Lens:
+    """Draw a lens and a sensor."""
+    blur = rng.uniform(0.3, 1.0) * max(size_wh) / 480 if rng.random() < 0.35 else 0.0
     gain = rng.uniform(0.75, 1.15) * (1 + rng.normal(0, 0.04, 3))
     gamma = rng.uniform(0.8, 1.25)
     ramp = (np.arange(256)[:, None] / 255.0) ** gamma * gain * 255 + rng.uniform(-4, 10)
-    exposed = cv2.LUT(blurred, np.clip(ramp, 0, 255).astype(np.uint8)[None])
-    return _add_grain(rng, exposed, sigma=rng.uniform(0, 7))
+    return Lens(blur, np.clip(ramp, 0, 255).astype(np.uint8)[None], rng.uniform(0, 7))
+
+
+def finish(rng: np.random.Generator, canvas: NDArray[np.uint8], lens: Lens) -> NDArray[np.uint8]:
+    """Blur, expose and add noise, as a camera would."""
+    blurred = np.asarray(cv2.GaussianBlur(canvas, (0, 0), lens.blur_px), np.uint8) if lens.blur_px else canvas
+    return _add_grain(rng, cv2.LUT(blurred, lens.table), sigma=lens.grain)
 
 
 def _add_grain(rng: np.random.Generator, frame: cv2.typing.MatLike, sigma: float) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mdpose_edge.errors import DataError
 from mdpose_edge.synth.backdrop import draw_backdrop
 from mdpose_edge.synth.body import Figure, sample_build, stand
-from mdpose_edge.synth.finish import cast_shadows, finish
+from mdpose_edge.synth.finish import cast_shadows, finish, sample_lens
 from mdpose_edge.synth.poses import sample_pose
 from mdpose_edge.synth.props import add_prop, add_seat
 from mdpose_edge.synth.raster import Raster, rasterize
@@ -102,11 +102,12 @@ def render_scene(
         solids = _furnish(rng, camera, persons, occlusion)
         raster = rasterize(solids, camera)
         owner = raster.owner()
-        boxes, areas = _visible(owner, len(persons))
+        boxes, areas = visible(owner, len(persons))
         if (areas >= MIN_AREA).all() and (occlusion < 1 or _all_overlap(boxes)):
             return Scene(
-                _paint(rng, camera, persons, raster), _annotate(camera, persons, raster, owner, boxes, areas),
-                _camera_record(camera),
+                _paint(rng, camera, persons, raster),
+                annotate(camera, dict(enumerate(persons)), raster, owner, boxes, areas),
+                camera_record(camera),
             )  # fmt: skip
     raise DataError(
         "synth", expected=f"{low} to {high} people to be seen at occlusion {occlusion:g}",
@@ -132,11 +133,11 @@ def check_arguments(size_wh: tuple[int, int], people: tuple[int, int], occlusion
 
 
 def _paint(rng: np.random.Generator, camera: Camera, persons: list[Person], raster: Raster) -> NDArray[np.uint8]:
-    light = _sample_light(rng)
+    light = sample_light(rng)
     canvas = draw_backdrop(rng, camera, reach=max(float(person.shift[2]) for person in persons))
     cast_shadows(canvas, camera, light, [person.keypoints for person in persons])
     shade(canvas, raster, camera, light)
-    return finish(rng, canvas)
+    return finish(rng, canvas, sample_lens(rng, camera.size_wh))
 
 
 def _arrange(
@@ -147,7 +148,7 @@ def _arrange(
     share = _anchor_share(rng, count)
     focal = rng.uniform(0.9, 1.9) * max(size_wh)
     distance = focal * 1.7 / (share * size_wh[1])
-    camera = _sample_camera(rng, size_wh, focal, distance)
+    camera = sample_camera(rng, size_wh, focal, distance)
     persons: list[Person] = []
     lonely: Person | None = None
     while len(persons) < count:
@@ -171,7 +172,7 @@ def _anchor_share(rng: np.random.Generator, count: int) -> float:
     return float(rng.uniform(0.42 * most, most))
 
 
-def _sample_camera(rng: np.random.Generator, size_wh: tuple[int, int], focal: float, distance: float) -> Camera:
+def sample_camera(rng: np.random.Generator, size_wh: tuple[int, int], focal: float, distance: float) -> Camera:
     """Aim a hand-held camera, or one on a wall, at somebody `distance` m away."""
     eye = rng.uniform(0.5, 1.9) if rng.random() < 0.75 else rng.uniform(1.9, 2.0 + 0.25 * distance)
     aim = rng.uniform(0.65, 1.05) if distance > 0.95 * focal * 1.7 / size_wh[1] else rng.uniform(0.9, 1.5)
@@ -258,7 +259,8 @@ def _furnish(rng: np.random.Generator, camera: Camera, persons: list[Person], oc
     return solids
 
 
-def _sample_light(rng: np.random.Generator) -> Light:
+def sample_light(rng: np.random.Generator) -> Light:
+    """Draw where the lamp stands, and how strong and warm it is."""
     azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 1.3)
     direction = np.array(
         (math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height))
@@ -269,12 +271,13 @@ def _sample_light(rng: np.random.Generator) -> Light:
     return Light(direction, lamp, ((1.12 - 0.75 * strength) * (2 - warmth)).astype(np.float32))
 
 
-def _annotate(
-    camera: Camera, persons: list[Person], raster: Raster, owner: NDArray[np.int32], boxes: Array,
+def annotate(
+    camera: Camera, persons: dict[int, Person], raster: Raster, owner: NDArray[np.int32], boxes: Array,
     areas: NDArray[np.int64],
 ) -> list[dict[str, Any]]:  # fmt: skip
+    """Give the COCO annotations, without ids, of persons by their number; `boxes` and `areas` as from `visible`."""
     records = []
-    for index, person in enumerate(persons):
+    for index, person in persons.items():
         keypoints, count = _coco_keypoints(camera, person, raster)
         x0, y0, x1, y1 = boxes[index].tolist()
         records.append({
@@ -316,7 +319,7 @@ def _outline(mask: NDArray[np.bool_], corner: tuple[float, float]) -> list[list[
     return [[x, y, x + wide, y, x + wide, y + high, x, y + high]]
 
 
-def _visible(owner: NDArray[np.int32], count: int) -> tuple[Array, NDArray[np.int64]]:
+def visible(owner: NDArray[np.int32], count: int) -> tuple[Array, NDArray[np.int64]]:
     """Give the boxes (N, 4) x0, y0, x1, y1 and areas (N,) of the visible masks."""
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
     boxes = np.zeros((count, 4))
@@ -374,7 +377,8 @@ def _outside(box: Box, size_wh: tuple[int, int]) -> float:
     return max(0.0, 1 - _shared(box, (0.0, 0.0, *size_wh)) / max(_area(box), 1e-9) - 0.2)
 
 
-def _camera_record(camera: Camera) -> dict[str, Any]:
+def camera_record(camera: Camera) -> dict[str, Any]:
+    """Give a camera as it stands in an image record: see Scene.camera."""
     return {
         "focal": camera.focal_px, "principal_point": list(camera.centre_xy),
         "rotation": camera.rotation.tolist(), "translation": camera.translation.tolist(),

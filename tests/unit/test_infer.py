@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from mdpose_edge.draw import LEFT_BGR
 from mdpose_edge.errors import BundleError, InputError
 from mdpose_edge.images import read_image
-from mdpose_edge.infer import _plan_copies, infer_images, paint_images
+from mdpose_edge.infer import infer_images, paint_images
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
+from mdpose_edge.stream.painted import plan_copies
 from tests.artifacts import Artifacts
 
 
@@ -34,7 +35,7 @@ def write_picture(path: Path) -> Path:
 def test_each_image_gets_a_painted_copy_and_a_record(tmp_path: Path) -> None:
     sources = [write_picture(tmp_path / name) for name in ("a.jpg", "b.PNG", "c.bmp")]
     seen: list[tuple[int, int]] = []
-    copies = _plan_copies(sources, tmp_path / "out")
+    copies = plan_copies(sources, tmp_path / "out")
     records = paint_images(
         corner_to_corner, copies, COCO_KEYPOINTS, sigma=True, progress=lambda done, total: seen.append((done, total))
     )
@@ -56,7 +57,7 @@ def test_a_bad_image_ends_the_run_by_name_and_leaves_no_part_of_a_copy(tmp_path:
     sources = [write_picture(tmp_path / f"{name}.jpg") for name in "abc"]
     sources[1].write_bytes(sources[1].read_bytes()[:-10])
     with pytest.raises(InputError, match="breaks off") as caught:
-        paint_images(corner_to_corner, _plan_copies(sources, tmp_path / "out"), COCO_KEYPOINTS)
+        paint_images(corner_to_corner, plan_copies(sources, tmp_path / "out"), COCO_KEYPOINTS)
     assert caught.value.where == str(sources[1])
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
@@ -64,16 +65,16 @@ def test_a_bad_image_ends_the_run_by_name_and_leaves_no_part_of_a_copy(tmp_path:
 def test_sources_of_the_same_name_are_refused(tmp_path: Path) -> None:
     for pair in (("x/a.jpg", "y/a.jpg"), ("x/a.png", "x/a.bmp")):
         with pytest.raises(InputError, match="both painted to"):
-            _plan_copies([tmp_path / name for name in pair], tmp_path / "out")
+            plan_copies([tmp_path / name for name in pair], tmp_path / "out")
 
 
 def test_painting_over_a_source_is_refused(tmp_path: Path) -> None:
     source = write_picture(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="apart from the sources"):
-        _plan_copies([source], tmp_path / "nowhere" / "..")
+        plan_copies([source], tmp_path / "nowhere" / "..")
     other = write_picture(tmp_path / "out" / "b.jpg")
     with pytest.raises(InputError, match="apart from the sources"):
-        _plan_copies([tmp_path / "b.jpg", other], tmp_path / "out")
+        plan_copies([tmp_path / "b.jpg", other], tmp_path / "out")
 
 
 def test_sources_are_checked_before_the_model_is_opened(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def _commands() -> dict[str, Any]:
 def test_a_command_exists_with_these_options(line: str) -> None:
     _, name, *words = shlex.split(line)
     command = _commands()[name]
-    if hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
+    if hasattr(command, "commands"):  # `synth OUT` is `synth images OUT`
+        command = command.commands[words.pop(0) if words[0] in command.commands else "images"]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
 

@@ -1,0 +1,1 @@
+"""Frames in, poses out, without a pause: sources, the pipeline whose stages overlap, and sinks."""

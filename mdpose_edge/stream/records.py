@@ -1,0 +1,94 @@
+"""Results as text: JSON, CSV and COCO records."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.coco import results_of
+from mdpose_edge.poses import Poses
+from mdpose_edge.stream.result import FrameResult
+
+PIXEL_DECIMALS = 2
+"""Of coordinates and sigmas."""
+TIME_DECIMALS = 4
+"""Of seconds."""
+MS_DECIMALS = 3
+
+
+def pose_records(poses: Poses, track_ids: NDArray[np.int64] | None = None) -> list[dict[str, Any]]:
+    """Give each pose as {"score", "keypoints_xy", "sigma_xy"}, and "track_id" where somebody tracks; px."""
+    keypoints = poses.keypoints_xy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
+    sigmas = poses.sigma_xy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
+    records = [
+        # str() of a float32 is the shortest decimal that reads back as the same float32.
+        {"score": float(str(score)), "keypoints_xy": points, "sigma_xy": lengths}
+        for score, points, lengths in zip(poses.scores, keypoints, sigmas, strict=True)
+    ]
+    if track_ids is not None:
+        for record, track_id in zip(records, track_ids.tolist(), strict=True):
+            record["track_id"] = track_id
+    return records
+
+
+def frame_record(result: FrameResult) -> dict[str, Any]:
+    """Give a frame as the JSONL sink writes it."""
+    frame = result.frame
+    height, width = frame.image_bgr.shape[:2]
+    return {
+        "frame": frame.index,
+        "time_s": round(frame.time_s, TIME_DECIMALS),
+        "source": frame.name,
+        "width": width,
+        "height": height,
+        "poses": pose_records(result.poses, result.track_ids),
+        "stage_ms": {stage: round(ms, MS_DECIMALS) for stage, ms in result.stage_ms.items()},
+        "latency_ms": round(result.latency_ms, MS_DECIMALS),
+    }
+
+
+def csv_header(names: Sequence[str]) -> str:
+    """Give the first line of a CSV file for keypoints of these names."""
+    parts = ("x", "y", "sigma_x", "sigma_y")
+    columns = ["frame", "time_s", "source", "track_id", "score"]
+    return _csv_line([*columns, *(f"{name}_{part}" for name in names for part in parts)])
+
+
+def csv_lines(result: FrameResult) -> str:
+    """Give a line for each pose of a frame."""
+    poses, frame = result.poses, result.frame
+    values = np.concatenate([poses.keypoints_xy, poses.sigma_xy], axis=2).astype(np.float64).round(PIXEL_DECIMALS)
+    rows = values.reshape(len(poses), 4 * values.shape[1]).tolist()
+    ids = [""] * len(poses) if result.track_ids is None else result.track_ids.tolist()
+    time_s = round(frame.time_s, TIME_DECIMALS)
+    return "".join(
+        _csv_line([frame.index, time_s, frame.name, track_id, score, *row])
+        for track_id, score, row in zip(ids, poses.scores, rows, strict=True)
+    )
+
+
+def coco_records(result: FrameResult) -> list[dict[str, Any]]:
+    """Give the poses of a frame as COCO results, and each one's track_id where somebody tracks.
+
+    The image id is the number that the image's file is named by, as in COCO; of any other frame it is its number,
+    counted from 1.
+    """
+    stem = Path(result.frame.name).stem
+    image_id = int(stem) if stem.isdecimal() else result.frame.index + 1
+    records = results_of(image_id, result.poses)
+    if result.track_ids is not None:
+        for record, track_id in zip(records, result.track_ids.tolist(), strict=True):
+            record["track_id"] = track_id
+    return records
+
+
+def _csv_line(values: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()

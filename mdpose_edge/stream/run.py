@@ -1,0 +1,179 @@
+"""A source through a model into files, as the command line asks for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.spec import KeypointSpec
+from mdpose_edge.stream.files import ImageSource
+from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
+from mdpose_edge.stream.live import Reconnect
+from mdpose_edge.stream.painted import PaintedImages, Painter, plan_copies
+from mdpose_edge.stream.pipeline import run_pipeline
+from mdpose_edge.stream.result import Progress, Report, Sink
+from mdpose_edge.stream.sinks import CocoSink, CsvSink, JsonlSink
+from mdpose_edge.stream.sources import open_source
+from mdpose_edge.stream.video import VIDEO_SUFFIXES, VideoSink
+from mdpose_edge.track.tracker import PoseTracker
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go; at least one."""
+
+    painted: Path | None = None
+    """A video by its suffix, else a folder for painted images."""
+    jsonl: str | None = None
+    csv: str | None = None
+    """Paths, or "-" for stdout."""
+    coco: Path | None = None
+    sigma: bool = False
+    """Paint each keypoint's uncertainty as well."""
+
+    def __post_init__(self) -> None:
+        if not (self.painted or self.jsonl or self.csv or self.coco):
+            do = "give at least one"
+            raise ConfigError("infer", expected="--out, --jsonl, --csv or --coco", got="none", do=do)
+        if self.jsonl == self.csv == "-":
+            raise ConfigError("--csv", expected="one writer on stdout", got="--jsonl - as well", do="name a file")
+
+    @property
+    def use_stdout(self) -> bool:
+        """True where stdout belongs to the results."""
+        return "-" in (self.jsonl, self.csv)
+
+
+def infer_source(
+    model: str | Path,
+    source: str | Sequence[str],
+    outputs: Outputs,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    threshold: float = 0.3,
+    track: bool = False,
+    smooth: bool = False,
+    frame_size: str | None = None,
+    fps: float | None = None,
+    reconnect: Reconnect = Reconnect(),  # noqa: B008  (frozen)
+    max_frames: int | None = None,
+    note: Note = ignore_note,
+    progress: Progress | None = None,
+) -> Report:
+    """Run a source through a model.
+
+    The source is opened before the model, so that a wrong word is told at once. SIGINT and SIGTERM end the run as the
+    end of the source would; a second one ends the program.
+
+    Args:
+        model: a checkpoint or a bundle.
+        source: what sources.open_source takes.
+        outputs: where results go.
+        runtime: the engine, or None for the artifact's own choice.
+        threads: CPU threads of the engine, or None for its default.
+        threshold: poses with a score at or below this are left out.
+        track: True gives people identities over time.
+        smooth: True gives the tracker's estimate of each keypoint instead of the frame's own; implies `track`.
+        frame_size: see open_source.
+        fps: see open_source.
+        reconnect: see open_source.
+        max_frames: end after so many.
+        note: called with a sentence about what was overcome.
+        progress: called after each frame.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: the source cannot be used, or was lost.
+        OutputError: a result cannot be written.
+        MdposeError: the artifact or the engine fails.
+    """
+    with ExitStack() as stack:
+        frames = stack.enter_context(
+            open_source(source, frame_size=frame_size, fps=fps, reconnect=reconnect, note=note)
+        )
+        copies = _image_copies(frames, outputs.painted)
+        estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
+        keypoints = estimator.spec.keypoints
+        tracker = PoseTracker(keypoints.sigmas, smooth=smooth) if track or smooth else None
+        stop = stack.enter_context(stopped_by_signals())
+        sinks = make_sinks(outputs, frames, keypoints, copies, note)
+        return run_pipeline(
+            estimator, frames, sinks, tracker=tracker, stop=stop, max_frames=max_frames, progress=progress
+        )
+
+
+def make_sinks(
+    outputs: Outputs, source: FrameSource, keypoints: KeypointSpec, copies: dict[Path, Path] | None, note: Note
+) -> list[Sink]:
+    """Open what the outputs name; closes those that were opened where one cannot be."""
+    paint = Painter(keypoints, sigma=outputs.sigma)
+    sinks: list[Sink] = []
+    try:
+        if outputs.jsonl is not None:
+            sinks.append(JsonlSink(outputs.jsonl))
+        if outputs.csv is not None:
+            sinks.append(CsvSink(outputs.csv, keypoints))
+        if outputs.coco is not None:
+            sinks.append(CocoSink(outputs.coco))
+        if outputs.painted is not None:
+            is_video = names_video(outputs.painted)
+            sinks.append(
+                VideoSink(outputs.painted, paint, source, note=note)
+                if is_video
+                else PaintedImages(outputs.painted, paint, copies)
+            )
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def names_video(path: Path) -> bool:
+    """Say whether a path names a video to be written, rather than a folder."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Give an event that the first SIGINT or SIGTERM sets; the next one does what it always does.
+
+    Only the main thread may call it, as Python has it; elsewhere the event is nobody's.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, frame: Any) -> None:
+        restore()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def _image_copies(source: FrameSource, painted: Path | None) -> dict[Path, Path] | None:
+    """Plan the painted copies of image files before the model is opened."""
+    if not isinstance(source, ImageSource) or painted is None or names_video(painted):
+        return None
+    return plan_copies(source.paths, painted)

@@ -1,0 +1,184 @@
+"""Where results go as text: lines of JSON or CSV, and COCO results.
+
+A line is written whole or not at all, and stands in the file at once, so that others can follow it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mdpose_edge.errors import OutputError
+from mdpose_edge.files import open_whole
+from mdpose_edge.spec import KeypointSpec
+from mdpose_edge.stream.records import coco_records, csv_header, csv_lines, frame_record
+from mdpose_edge.stream.result import FrameResult
+
+STDOUT = "-"
+
+
+def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
+    """Say what the system answered to a write, and what became of what was written before."""
+    got = f"the system's answer: {error.strerror or error}"
+    return OutputError(str(where), expected="a place to write", got=got, do=f"free some space there; {kept}")
+
+
+class LineFile:
+    """A file, or stdout, that only ever holds whole lines.
+
+    Args:
+        target: a path, replaced where it exists, or "-" for stdout.
+
+    Raises:
+        OutputError: it cannot be opened.
+    """
+
+    def __init__(self, target: str | Path) -> None:
+        self.name = str(target)
+        self.lines = 0
+        self._whole = 0
+        try:
+            if self.name == STDOUT:
+                self._handle = os.dup(sys.stdout.fileno())
+            else:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                self._handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        except OSError as error:
+            raise refused(self.name, error, "or name another file") from error
+
+    def write(self, text: str) -> None:
+        """Write whole lines.
+
+        Raises:
+            OutputError: the system refuses; the lines before are whole, and nothing of these is left.
+            BrokenPipeError: stdout's reader has gone.
+        """
+        data = memoryview(text.encode())
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(self._handle, data[done:])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            with suppress(OSError):  # a pipe cannot be cut
+                os.ftruncate(self._handle, self._whole)
+            raise refused(self.name, error, f"its first {self.lines} lines are whole") from error
+        self._whole += len(data)
+        self.lines += text.count("\n")
+
+    def close(self) -> None:
+        """Close it; calling it twice is harmless."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+class JsonlSink:
+    """A line of JSON for each frame: time, poses with scores and sigmas in px, track ids, stage times.
+
+    Args:
+        target: a path, or "-" for stdout.
+    """
+
+    def __init__(self, target: str | Path) -> None:
+        self._file = LineFile(target)
+
+    def write(self, result: FrameResult) -> None:
+        """Write a frame; see Sink."""
+        self._file.write(json.dumps(frame_record(result), separators=(",", ":")) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def summary(self) -> dict[str, Any]:
+        """Say what was written."""
+        return {"kind": "jsonl", "file": self._file.name, "frames": self._file.lines}
+
+
+class CsvSink:
+    """A line for each pose, with the coordinates and sigmas of its keypoints in px.
+
+    Args:
+        target: a path, or "-" for stdout.
+        keypoints: their names are the columns'.
+    """
+
+    def __init__(self, target: str | Path, keypoints: KeypointSpec) -> None:
+        self._file = LineFile(target)
+        self._file.write(csv_header(keypoints.names))
+
+    def write(self, result: FrameResult) -> None:
+        """Write a frame's poses; see Sink."""
+        self._file.write(csv_lines(result))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def summary(self) -> dict[str, Any]:
+        """Say what was written."""
+        return {"kind": "csv", "file": self._file.name, "poses": self._file.lines - 1}
+
+
+class CocoSink:
+    """COCO results, as its evaluation takes them: one JSON list, which appears when it is whole.
+
+    Args:
+        path: replaced where it exists.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._count = 0
+        self._writing: AbstractContextManager[BinaryIO] | None = None
+        with system_answers(self._path, "or name another file"):
+            self._writing = open_whole(self._path)
+            self._file = self._writing.__enter__()
+            self._file.write(b"[")
+
+    def write(self, result: FrameResult) -> None:
+        """Write a frame's poses; see Sink."""
+        with system_answers(self._path, "nothing of it was kept", self):
+            for record in coco_records(result):
+                self._file.write((",\n" if self._count else "\n").encode() + json.dumps(record).encode())
+                self._count += 1
+
+    def close(self) -> None:
+        """Let the file appear."""
+        with system_answers(self._path, "nothing of it was kept", self):
+            if self._writing is not None:
+                self._file.write(b"\n]\n")
+                self._file.flush()
+                writing, self._writing = self._writing, None
+                writing.__exit__(None, None, None)
+
+    def discard(self, error: BaseException) -> None:
+        """Remove what was written so far."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            with suppress(OSError):
+                writing.__exit__(type(error), error, error.__traceback__)
+
+    def summary(self) -> dict[str, Any]:
+        """Say what was written."""
+        return {"kind": "coco", "file": str(self._path), "poses": self._count}
+
+
+@contextmanager
+def system_answers(where: Path, kept: str, sink: CocoSink | None = None) -> Iterator[None]:
+    """Turn what the system answers into an OutputError, and discard what the sink can no longer finish."""
+    try:
+        yield
+    except BaseException as error:
+        if sink is not None:
+            sink.discard(error)
+        if isinstance(error, OSError):
+            raise refused(where, error, kept) from error
+        raise

@@ -1,0 +1,125 @@
+"""A word becomes a source: image, folder, glob, video file, camera, stream, Jetson CSI camera, raw frames on stdin."""
+
+from __future__ import annotations
+
+import glob
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from mdpose_edge.errors import ConfigError, InputError
+from mdpose_edge.images import IMAGE_SUFFIXES, list_images
+from mdpose_edge.stream.capture import CaptureSpec, camera_capture, csi_capture, url_capture
+from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile
+from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
+from mdpose_edge.stream.live import LiveSource, Reconnect
+
+STDIN = "-"
+CSI_PREFIX = "csi:"
+DEFAULT_FPS = 30.0
+"""Of images and raw frames, which do not say."""
+
+_URL = re.compile(r"(rtsps?|https?|rtmps?|rtp|udp|tcp|srt|mms)://", re.IGNORECASE)
+_DEVICE = re.compile(r"/dev/video(\d+)")
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+def open_source(
+    text: str | Sequence[str],
+    *,
+    frame_size: str | None = None,
+    fps: float | None = None,
+    reconnect: Reconnect = Reconnect(),  # noqa: B008  (frozen)
+    note: Note = ignore_note,
+) -> FrameSource:
+    """Open what a word names.
+
+    | text | source |
+    |---|---|
+    | an image, a folder, a glob, or several | ImageSource |
+    | another file | VideoFile |
+    | `0`, `/dev/video0` | a camera, live |
+    | `rtsp://...`, `http://...` | a stream, live; a video of known length is read as a file |
+    | `csi:0` | a Jetson's CSI camera, by a GStreamer pipeline made here, live |
+    | `-` | raw BGR frames of `frame_size` on stdin, one after another |
+
+    Args:
+        text: the word, or several that all name images.
+        frame_size: "WxH" px: of raw frames, which need it, and a wish where the source is a camera.
+        fps: of images and raw frames, for their times (default 30); a wish where the source is a camera.
+        reconnect: what to do when a live source falls silent.
+        note: called with a sentence about what went wrong and was overcome.
+
+    Raises:
+        InputError: there is no such source, or it cannot be opened.
+        ConfigError: `frame_size` is missing or is no size.
+    """
+    words = [text] if isinstance(text, str) else list(text)
+    size_wh = None if frame_size is None else parse_size(frame_size)
+    if all(names_images(word) for word in words):
+        return ImageSource(list_images(words), fps=fps or DEFAULT_FPS)
+    if len(words) > 1:
+        other = next(word for word in words if not names_images(word))
+        raise InputError(other, expected="one source, or several images", got=f"{len(words)} sources", do="run each")
+    (word,) = words
+    if word == STDIN:
+        if size_wh is None:
+            raise ConfigError("--frame-size", expected="WxH, as stdin has no header", got="none", do="give it")
+        # Unbuffered where there is such a thing: the buffer's lock, held by a read under way, would abort Python's end.
+        file = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        return RawSource(file, size_wh, fps=fps or DEFAULT_FPS)
+    wish = CaptureSpec(size_wh, fps)
+    device = int(word) if word.isdecimal() else _device_of(word)
+    if device is not None:
+        return LiveSource(word, lambda: camera_capture(device, word, wish), reconnect, note=note)
+    if word.startswith(CSI_PREFIX):
+        return LiveSource(word, lambda: csi_capture(_csi_sensor(word), word, wish), reconnect, note=note)
+    if _URL.match(word):
+        return _open_url(word, reconnect, note)
+    return VideoFile(Path(word), note=note)
+
+
+def names_images(word: str) -> bool:
+    """Say whether a word names an image, a folder or a glob, rather than a video, a device or a stream."""
+    if word == STDIN or word.isdecimal() or word.startswith(CSI_PREFIX) or _URL.match(word) or _DEVICE.fullmatch(word):
+        return False
+    path = Path(word)
+    if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
+        return cv2.haveImageReader(word)  # an image by its first bytes, whatever its name
+    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or glob.has_magic(word)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "WxH".
+
+    Raises:
+        ConfigError: it is no size, or a side is 0.
+    """
+    match = _SIZE.fullmatch(text)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if min(size) < 1:
+        raise ConfigError("--frame-size", expected="WxH in pixels, like 1280x720", got=text, do="correct it")
+    return size
+
+
+def _device_of(word: str) -> int | None:
+    match = _DEVICE.fullmatch(word)
+    return int(match[1]) if match else None
+
+
+def _csi_sensor(word: str) -> int:
+    number = word.removeprefix(CSI_PREFIX)
+    if not number.isdecimal():
+        raise InputError(word, expected="csi: and the sensor's number, like csi:0", got=word, do="correct it")
+    return int(number)
+
+
+def _open_url(url: str, reconnect: Reconnect, note: Note) -> FrameSource:
+    """Open a URL once to see what it is: what has a length is a file that lies elsewhere."""
+    capture = url_capture(url, reconnect.stall_s)
+    if capture.has_length:
+        return VideoFile(url, note=note, capture=capture)
+    return LiveSource(url, lambda: url_capture(url, reconnect.stall_s), reconnect, note=note, first=capture)

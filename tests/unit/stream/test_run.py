@@ -1,0 +1,196 @@
+"""The command from end to end, in a process of its own where signals and pipes matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+
+from mdpose_edge import cli
+from tests.architecture.package import REPOSITORY
+from tests.artifacts import Artifacts
+from tests.unit.stream.media import network_camera, picture, read_video, write_video
+
+pytest.importorskip("onnxruntime")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; give its exit code, stdout and stderr, as the system sees them."""
+
+    def run_command(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mdpose-edge", *map(str, words)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capfd.readouterr()
+        return int(str(code or 0)), printed.out, printed.err
+
+    return run_command
+
+
+@pytest.fixture(scope="module")
+def model(artifacts: Artifacts) -> Path:
+    return artifacts.bundle("onnx")
+
+
+def start(*words: object, **options: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "mdpose_edge.cli", *map(str, words)]
+    return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_a_video_into_everything(run: Run, model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 15)
+    names = {kind: tmp_path / name for kind, name in (("out", "o.mp4"), ("jsonl", "o.jsonl"), ("csv", "o.csv"))}
+    words = [word for kind, path in names.items() for word in (f"--{kind}", path)]
+    code, out, err = run(
+        "infer", model, clip, *words, "--coco", tmp_path / "o.json", "--threshold", 0, "--track", "--smooth", "--sigma",
+        "--json", tmp_path / "summary.json",
+    )  # fmt: skip
+    assert code == 0
+    lines = [json.loads(line) for line in names["jsonl"].read_text().splitlines()]
+    poses = sum(len(line["poses"]) for line in lines)
+    assert [line["frame"] for line in lines] == list(range(15))
+    assert all("track_id" in pose for line in lines for pose in line["poses"])
+    assert len(json.loads((tmp_path / "o.json").read_text())) == poses
+    assert len(names["csv"].read_text().splitlines()) == poses + 1
+    assert len(read_video(names["out"])) == 15
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["frames"], summary["people"], summary["stopped"]) == (15, poses, False)
+    video = next(output for output in summary["outputs"] if output["kind"] == "video")
+    assert video["codec"] == "H.264" or f"{names['out']}: {video['codec']}, because" in err
+    assert out.startswith(f"{clip}: {poses} poses in 15 frames")
+    assert f"{names['out']}: video, {video['codec']}" in out
+
+
+def test_stdout_is_the_results_alone(run: Run, model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 4)
+    code, out, err = run("infer", model, clip, "--jsonl", "-")
+    assert code == 0
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == [0, 1, 2, 3]
+    assert "4 frames" in err
+
+
+def test_images_can_be_streamed_and_keep_their_ids(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in (7, 9):
+        cv2.imwrite(str(tmp_path / "in" / f"{number:012d}.png"), picture(number))
+    words = ("--coco", tmp_path / "r.json", "--out", tmp_path / "out", "--threshold", 0)
+    assert run("infer", model, tmp_path / "in", *words)[0] == 0
+    assert {row["image_id"] for row in json.loads((tmp_path / "r.json").read_text())} == {7, 9}
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000000007.png", "000000000009.png"]
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ((), "expected --out, --jsonl, --csv or --coco, got none"),
+        (("--jsonl", "-", "--csv", "-"), "one writer on stdout"),
+        (("--frame-size", "0x5", "--jsonl", "-"), "--frame-size"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(
+    run: Run, model: Path, tmp_path: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    code, _, err = run("infer", model, write_video(tmp_path / "clip.avi", 2), *words)
+    assert code == 2
+    assert sentence in err
+
+
+def test_painting_over_the_sources_is_refused(run: Run, model: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    code, _, err = run("infer", model, tmp_path, "--out", tmp_path, "--track")
+    assert code == 2
+    assert "a folder apart from the sources" in err
+
+
+def test_a_corrupt_tail_keeps_the_results_and_exits_with_2(run: Run, model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 20, size_wh=(640, 480))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 6 // 10])
+    code, _, err = run("infer", model, clip, "--out", tmp_path / "o.mp4", "--jsonl", tmp_path / "o.jsonl")
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    assert code == 2
+    assert f"expected 20 frames, as its header says, got {len(lines)} before the data breaks off" in err
+    assert len(read_video(tmp_path / "o.mp4")) == len(lines) > 0
+
+
+def test_raw_frames_in_and_lines_out(model: Path) -> None:
+    process = start("infer", model, "-", "--frame-size", "96x64", "--jsonl", "-", stdin=-1, stdout=-1, stderr=-1)
+    out, err = process.communicate(b"".join(picture(n).tobytes() for n in range(5)), timeout=60)
+    assert process.returncode == 0, err
+    assert len(out.splitlines()) == 5
+
+
+def test_a_signal_ends_the_wait_for_raw_frames(model: Path) -> None:
+    words = ("infer", model, "-", "--frame-size", "96x64", "--jsonl", "-")
+    with start(*words, stdin=-1, stdout=-1, stderr=-1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(picture(1).tobytes())
+        process.stdin.flush()
+        json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stdout.read() == b""
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(model: Path, tmp_path: Path) -> None:
+    words = ("--jsonl", "-", "--out", tmp_path / "o.mp4")
+    with network_camera() as camera, start("infer", model, camera.url, *words, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        json.loads(process.stdout.readline())
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    assert len(read_video(tmp_path / "o.mp4")) > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_every_file(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    lines, summary = tmp_path / "o.jsonl", tmp_path / "s.json"
+    with network_camera() as camera:
+        words = ("--out", tmp_path / "o.mp4", "--jsonl", lines, "--coco", tmp_path / "o.json", "--json", summary)
+        process = start("infer", model, camera.url, *words, stdout=-1, stderr=-1)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 5):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    whole = [json.loads(line) for line in lines.read_text().splitlines()]
+    record = json.loads(summary.read_text())
+    assert (record["stopped"], record["live"], record["frames"]) == (True, True, len(whole))
+    assert isinstance(json.loads((tmp_path / "o.json").read_text()), list)
+    assert len(read_video(tmp_path / "o.mp4")) == record["outputs"][-1]["frames"] > 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_one_sentence_and_exit_code_2(model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 25)
+    limit = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); from mdpose_edge import cli; "
+    )
+    words = ["mdpose-edge", "infer", str(model), str(clip), "--jsonl", str(tmp_path / "o.jsonl"), "--threads", "1"]
+    result = subprocess.run(
+        [sys.executable, "-c", f"{limit}sys.argv = {words!r}; cli.main()"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 2
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("mdpose-edge: ")]
+    assert "File too large; free some space there" in sentence
+    assert "Traceback" not in result.stderr
+    assert all(json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines())
