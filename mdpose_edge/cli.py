@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 app.add_typer(synth.app, name="synth")
-app.command("train")(train.train)
+app.command("train", cls=train.TrainCommand)(train.train)
 app.command("export")(export.export)
 app.command("eval")(evaluate.evaluate)
 app.command("check")(check.check)

@@ -13,6 +13,8 @@ from mdpose_edge.errors import MdposeError
 
 T = TypeVar("T")
 
+_KIND_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
 
 def read_dataclass(
     cls: type[T], data: Any, *, where: str, error: type[MdposeError], defaults: bool, path: str = ""
@@ -74,8 +76,12 @@ def _read_value(hint: Any, value: Any, reader: _Reader, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (inner,) = [a for a in args if a is not type(None)]
-        return _read_value(inner, value, reader, path)
+        arms = [a for a in args if a is not type(None)]
+        if len(arms) == 1:
+            return _read_value(arms[0], value, reader, path)
+        if type(value) in arms:  # of plain types; isinstance would take a bool for an int
+            return value
+        raise wrong(" or ".join(_KIND_NAMES[kind] for kind in arms))
     if origin is Literal:
         if value not in args:
             raise wrong("one of " + ", ".join(map(str, args)))
@@ -95,7 +101,7 @@ def _read_value(hint: Any, value: Any, reader: _Reader, path: str) -> Any:
         return float(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise wrong({int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint)))
+    raise wrong(_KIND_NAMES.get(hint, str(hint)))
 
 
 def _show(value: Any) -> str:

@@ -63,22 +63,34 @@ def progress_shown(title: str) -> Iterator[Report]:
         yield report
 
 
+LINE_S = 60.0
+"""Seconds after which a stage that is not watched in a terminal says how it is, twentieth or not."""
+
+
 def _lines(title: str) -> Report:
-    """Report in lines, one for each twentieth of a stage, for logs and pipes."""
-    start, shown = time.monotonic(), dict[str, int]()
+    """Report in lines, one for each twentieth of a stage and one a minute, for logs and pipes."""
+    start, shown = time.monotonic(), dict[str, tuple[int, float]]()
+    first = dict[str, tuple[int, float]]()
 
     def report(done: int, total: int, note: str = "", stage: str = "") -> None:
-        part = 20 * done // max(1, total)
-        if shown.get(stage) != part:
-            shown[stage] = part
-            tail = f", {note}" if note else ""
-            print(
-                f"{time.monotonic() - start:6.0f} s  {stage or title}: {done}/{total}{tail}",
-                file=sys.stderr,
-                flush=True,
-            )
+        now, part = time.monotonic(), 20 * done // max(1, total)
+        first_done, began = first.setdefault(stage, (done, now))
+        last_part, last_time = shown.get(stage, (-1, now))
+        if part == last_part and now - last_time < LINE_S:
+            return
+        shown[stage] = part, now
+        tail = f", {note}" if note else ""
+        if done > first_done and done < total:
+            tail = f", eta {_clock((now - began) * (total - done) / (done - first_done))}{tail}"
+        print(f"{now - start:6.0f} s  {stage or title}: {done}/{total}{tail}", file=sys.stderr, flush=True)
 
     return report
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from mdpose_edge.commands.console import Data, Split, progress_shown
+from mdpose_edge.commands.console import Data, Report, Split, progress_shown
+from mdpose_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mdpose_edge.train.loop import Progress
+    from mdpose_edge.train.validation import Validation
+
+
+class TrainCommand(TyperCommand):
+    """Lets `--resume` stand alone or take the word auto, which Typer's options cannot."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write out the value that a bare --resume stands for."""
+        spelled = list[str]()
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            spelled.append("--resume=always" if word == "--resume" and after != "auto" else word)
+        return super().parse_args(ctx, spelled)
 
 
 def train(
@@ -15,21 +34,78 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     split: Split = "train",
+    val: Annotated[str, typer.Option(help="The split to evaluate on every eval_every iterations.")] = "val",
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, like optimizer.lr=0.001.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume",
+            metavar="[auto]",
+            show_default=False,
+            help="Go on from the run's last checkpoint; with `auto`, start where there is none.",
+        ),
+    ] = "never",
 ) -> None:
     """Train a model; writes OUT/model.safetensors, log.csv, and last.safetensors to resume from."""
     from mdpose_edge.train.config import load_config
-    from mdpose_edge.train.loop import Progress
+    from mdpose_edge.train.loop import MODEL_FILE
     from mdpose_edge.train.loop import train as run
 
     settings = load_config(config, override or [])
-    with progress_shown("training") as report:
+    validation = _validation(data, val) if settings.eval_every else None
+    with _progress_of_main() as report:
 
         def show(step: Progress) -> None:
-            report(step.iteration, step.iterations, f"loss {step.loss:.3f}, {step.images_per_s:.0f} images/s")
+            report(step.iteration, step.iterations, _note(step))
 
-        model = run(settings, data, out, split=split, resume=resume, report=show)
-    typer.echo(str(model))
+        outcome = run(settings, data, out, split=split, resume=_resume(resume), validation=validation, report=show)
+    if outcome.name != MODEL_FILE:
+        typer.echo(f"stopped by SIGTERM; --resume goes on from {outcome}", err=True)
+    elif _is_main():
+        typer.echo(str(outcome))
+
+
+def _resume(text: str) -> bool | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if text not in ("never", "always"):
+        raise ConfigError("--resume", expected="nothing or auto after it", got=text, do="correct it")
+    return text == "always"
+
+
+def _validation(data: Path, split: str) -> Validation:
+    """Hand training the protocol of evaluation, which it does not know itself."""
+    from mdpose_edge.evaluate import EVAL_DECODE, coco_figures
+    from mdpose_edge.optional import require
+    from mdpose_edge.train.validation import Validation
+
+    require("faster_coco_eval", extra="eval", feature="eval_every")  # before hours of training
+    return Validation(data, split, EVAL_DECODE, coco_figures)
+
+
+@contextmanager
+def _progress_of_main() -> Iterator[Report]:
+    """Show progress in the one process of a run that reports it."""
+    if _is_main():
+        with progress_shown("training") as report:
+            yield report
+    else:
+        yield lambda done, total, note="", stage="": None
+
+
+def _is_main() -> bool:
+    from mdpose_edge.train.distributed import is_main_process
+
+    return is_main_process()
+
+
+def _note(step: Progress) -> str:
+    parts = [f"loss {step.loss:.3f}", f"{step.images_per_s:.0f} images/s", f"data wait {step.data_wait:.0%}"]
+    if step.gpu_use is not None:
+        parts.append(f"GPU {step.gpu_use:.0%}")
+    accuracy = None if step.figures is None else step.figures.get("AP")
+    if accuracy is not None:
+        parts.append(f"AP {accuracy:.3f}")
+    return ", ".join(parts)

@@ -33,6 +33,8 @@ class Checkpoint:
     """What a run needs to go on, beside the weights; empty in a finished model."""
     progress: Mapping[str, object] | None
     """The run's own record (step, configuration), or None in a finished model."""
+    weights_are: str | None = None
+    """What the weights are where they are not those of the last iteration: an average of many."""
 
 
 def save_checkpoint(
@@ -42,21 +44,32 @@ def save_checkpoint(
     *,
     state: Mapping[str, Tensor] | None = None,
     progress: Mapping[str, object] | None = None,
+    weights_are: str | None = None,
 ) -> None:
-    """Write a checkpoint in one step: after a crash the file is the old one or the new one, whole."""
+    """Write a checkpoint in one step: after a crash the file is the old one or the new one, whole.
+
+    Raises:
+        CheckpointError: it cannot be written, for instance because the disk is full; the old file stays.
+    """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
     tensors |= {STATE_PREFIX + name: tensor.detach().contiguous().cpu() for name, tensor in (state or {}).items()}
-    # One key in a finished model: safetensors writes several in a random order, and equal models should hash alike.
     metadata = {"spec": spec.to_json()}
     if progress is not None:
         metadata["progress"] = json.dumps(progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if weights_are is not None:
+        metadata["weights"] = weights_are
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _sort_metadata(temporary)
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            str(path), expected="a place to write", got=str(error), do="make room or choose another, then resume"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -76,7 +89,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = {k.removeprefix(STATE_PREFIX): v for k, v in tensors.items() if k.startswith(STATE_PREFIX)}
     weights = {k: v for k, v in tensors.items() if not k.startswith(STATE_PREFIX)}
     progress = json.loads(metadata["progress"]) if "progress" in metadata else None
-    return Checkpoint(ModelSpec.from_json(metadata["spec"], str(path)), _widen(weights), state, progress)
+    spec = ModelSpec.from_json(metadata["spec"], str(path))
+    return Checkpoint(spec, _widen(weights), state, progress, metadata.get("weights"))
 
 
 def load_network(path: Path) -> tuple[MDPoseNetwork, ModelSpec]:
@@ -145,6 +159,27 @@ def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         packed[name] = (tensor / _like(scale.float(), tensor)).round().clamp(-127, 127).to(torch.int8)
         packed[name + SCALE_SUFFIX] = scale
     return packed
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order, in place: safetensors writes it in a random one, and equal runs should hash alike."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "a header in another order is as long"
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
+def _sync(path: Path) -> None:
+    """Ask for a file's bytes, or a folder's names, to be on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _widen(weights: dict[str, Tensor]) -> dict[str, Tensor]:

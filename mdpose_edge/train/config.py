@@ -98,8 +98,8 @@ class TrainConfig:
     batch_size: int = 32
     group_size: int = 3
     """K_g: keypoints per random group (random keypoint grouping, RKG)."""
-    pretrained: bool = True
-    """Start the backbone from ImageNet weights, through timm."""
+    pretrained: bool | str = True
+    """Start the backbone from ImageNet weights, through timm; text names a .safetensors file that holds them."""
     init: str | None = None
     """A checkpoint to start from; its network must be the same, its input size may differ."""
     seed: int = 0
@@ -107,14 +107,41 @@ class TrainConfig:
     """Arithmetic of the network. "auto": bf16 where the device computes in it, else fp32."""
     workers: int = 4
     """Processes that decode and augment images; 0 does it in the training process."""
+    accumulate: int = 1
+    """Forward and backward passes that share one update: each takes an equal part of the process's images, with batch
+    statistics of its own."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which then becomes the finished model; null for none."""
+    compile: bool = False
+    """Run the network through torch.compile."""
     log_every: int = 20
+    """Iterations between looks at the GPU and at the naive likelihood's underflow, and between flushes of log.csv."""
     checkpoint_every: int = 1000
     """Iterations between checkpoints to resume from."""
+    eval_every: int = 0
+    """Iterations between evaluations on the split that --val names; 0 for none."""
+    picture_every: int = 0
+    """Iterations between pictures of predictions beside the truth; 0 for none."""
+    tensorboard: bool = False
+    """Write scalars and pictures for TensorBoard (the extra `watch`)."""
+    divergence: float = 10.0
+    """The run stops as diverged when its mean loss is so many nats above that of its start."""
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "group_size", "log_every", "checkpoint_every"):
+        for key in ("batch_size", "group_size", "accumulate", "log_every", "checkpoint_every"):
             _at_least(key, getattr(self, key), 1)
-        _at_least("workers", self.workers, 0)
+        for key in ("workers", "eval_every", "picture_every"):
+            _at_least(key, getattr(self, key), 0)
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                "accumulate",
+                expected=f"a divisor of batch_size {self.batch_size}",
+                got=str(self.accumulate),
+                do="change it",
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError("ema", expected="a number between 0 and 1, or null", got=str(self.ema), do="change it")
+        _above_zero("divergence", self.divergence)
         _in_range("seed", self.seed, 0, 2**32 - 1)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,11 @@ class Batch:
         """Move to a device."""
         move = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__}
         return Batch(**move)
+
+    def parts(self, count: int) -> list[Batch]:
+        """Cut into equal parts; `count` divides B."""
+        pieces = zip(*(getattr(self, name).chunk(count) for name in self.__dataclass_fields__), strict=True)
+        return [Batch(*piece) for piece in pieces]
 
     def pin_memory(self) -> Batch:
         """Pin host memory, as DataLoader asks for."""
@@ -125,11 +131,24 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
 class RunSampler(Sampler[list[tuple[int, int]]]):
     """The batches of a run from some iteration on: every image once per epoch, reshuffled each time.
 
-    An epoch's tail and the next one's head share a batch, so that none is short.
+    An epoch's tail and the next one's head share a batch, so that none is short. Each of several processes takes its
+    part of every batch: together they see what one process would.
+
+    Args:
+        count: images.
+        batch_size: of the whole run.
+        seed: of the order.
+        start: the first iteration.
+        stop: the iteration after the last.
+        rank: which part of each batch to give, from 0.
+        ranks: equal parts to cut a batch into; divides `batch_size`.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, start: int, stop: int, *, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.count, self.batch_size, self.seed, self.start, self.stop = count, batch_size, seed, start, stop
+        self.part = range(rank * (batch_size // ranks), (rank + 1) * (batch_size // ranks))
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -138,7 +157,8 @@ class RunSampler(Sampler[list[tuple[int, int]]]):
         epoch, order = -1, np.empty(0, np.int64)
         for iteration in range(self.start, self.stop):
             batch = []
-            for position in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
+            for offset in self.part:
+                position = iteration * self.batch_size + offset
                 if position // self.count != epoch:
                     epoch = position // self.count
                     order = np.random.default_rng([self.seed, epoch, self.count]).permutation(self.count)
@@ -166,9 +186,17 @@ def collate(outcomes: list[Sample | MdposeError]) -> Batch | MdposeError:
 
 
 def training_batches(
-    config: TrainConfig, spec: ModelSpec, data_dir: Path, split: str
+    config: TrainConfig, spec: ModelSpec, data_dir: Path, split: str, *, rank: int = 0, ranks: int = 1
 ) -> Callable[[int], Generator[Batch]]:
     """Open the training data.
+
+    Args:
+        config: batch size, seed, augmentation, workers.
+        spec: input, keypoints and coordinate frame.
+        data_dir: data in COCO's layout.
+        split: "train" means DIR/train2017.
+        rank: of this process; see RunSampler.
+        ranks: processes that share each batch.
 
     Returns:
         A function from the first iteration to the batches from there to the end of the run; the worker processes end
@@ -180,7 +208,9 @@ def training_batches(
     images = TrainingImages(load_split(data_dir, split), spec, config)
 
     def batches(start: int) -> Generator[Batch]:
-        sampler = RunSampler(len(images), config.batch_size, config.seed, start, config.schedule.iterations)
+        sampler = RunSampler(
+            len(images), config.batch_size, config.seed, start, config.schedule.iterations, rank=rank, ranks=ranks
+        )
         loader: DataLoader[Sample | MdposeError] = DataLoader(
             images,
             batch_sampler=sampler,
@@ -188,7 +218,7 @@ def training_batches(
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if config.workers else None,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
         )
         for batch in loader:
             if isinstance(batch, MdposeError):
@@ -203,5 +233,8 @@ def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> N
     return np.asarray(~iscrowd & (keypoints[:, :, 2] > 0).any(axis=1))
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """Make a process that reads images a quiet one."""
     cv2.setNumThreads(0)  # OpenCV's own threads in every worker only fight for the same cores.
+    # Sent to the whole process group, it asks the trainer to save and end; workers end with the trainer.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,45 +1,78 @@
-"""The log of a run: a CSV file that can be plotted, and that resumes with the run."""
+"""The logs of a run: CSV files that can be plotted, and that resume with the run."""
 
 from __future__ import annotations
 
 import csv
-import os
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
-LOG_COLUMNS = ("iteration", "loss", "grad_norm", "lr", "images_per_s", "data_wait")
+from typing_extensions import Self
+
+from mdpose_edge.files import write_whole
+
+LOG_COLUMNS = (
+    "iteration",
+    "loss",
+    "grad_norm",
+    "lr",
+    "images_per_s",
+    "data_wait",
+    "gpu_use",
+    "underflow",
+    "underflow_persons",
+)
+"""Of log.csv, a line an iteration. data_wait and gpu_use are shares in [0, 1]; the last three are empty where nobody
+looked, and the last two are explained in underflow.py."""
 
 
-class TrainingLog:
-    """log.csv, a line an iteration.
+class CsvLog:
+    """A CSV file that grows line by line, its first column an iteration.
 
     Args:
-        path: the file; replaced unless the run resumes.
-        start: the first iteration to come; on resume, lines from there on are dropped.
+        path: the file; replaced.
+        columns: names of its columns.
+        rows: lines to begin with, of a run that resumes; a column that they lack stays empty.
     """
 
-    def __init__(self, path: Path, start: int) -> None:
-        rows: list[list[str]] = []
-        if start and path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                whole = [row for row in list(csv.reader(file))[1:] if len(row) == len(LOG_COLUMNS)]
-            rows = [row for row in whole if int(row[0]) < start]
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([list(LOG_COLUMNS), *rows])
-        os.replace(temporary, path)
-        self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 (__exit__ closes it)
-        self.writer = csv.writer(self.file)
+    def __init__(self, path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]] = ()) -> None:
+        self.columns = tuple(columns)
+        lines = [",".join(columns), *(",".join(row.get(name, "") for name in columns) for row in rows)]
+        write_whole(path, ("\n".join(lines) + "\n").encode())
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (__exit__ closes it)
 
-    def add(self, iteration: int, loss: float, norm: float, rate: float, speed: float, wait: float) -> None:
-        """Add an iteration: LOG_COLUMNS, of which data_wait is a share of its time."""
-        self.writer.writerow([iteration, f"{loss:.9g}", f"{norm:.6g}", f"{rate:.6g}", f"{speed:.1f}", f"{wait:.3f}"])
+    def add(self, *values: str) -> None:
+        """Add a line, a value for each column."""
+        assert len(values) == len(self.columns)
+        self._file.write(",".join(values) + "\n")
 
     def flush(self) -> None:
         """Hand the lines to the system, so that they outlive this process."""
-        self.file.flush()
+        self._file.flush()
 
-    def __enter__(self) -> TrainingLog:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def read_csv(path: Path, *, below: int | None = None) -> list[dict[str, str]]:
+    """Read what a CsvLog wrote: lines of iterations below a number, all by default; nothing where there is no file.
+
+    A line that a kill has cut is left out.
+    """
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    whole = [dict(zip(header, row, strict=True)) for row in rows if row and len(row) == len(header)]
+    return [row for row in whole if below is None or int(row["iteration"]) < below]
+
+
+def shown(value: float | None, form: str) -> str:
+    """Format a number for a log; nothing where there is none."""
+    return "" if value is None or math.isnan(value) else format(value, form)

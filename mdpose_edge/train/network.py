@@ -28,6 +28,7 @@ from mdpose_edge.spec import (
     mdpose_levels,
 )
 from mdpose_edge.strict import read_dataclass
+from mdpose_edge.train.pretrained import pretrained_options, unreachable
 
 FINEST_EXTRA_LEVEL = 6
 """p6 and up have no backbone map: each is a stride-2 convolution of the level below."""
@@ -135,13 +136,13 @@ class MDPoseNetwork(nn.Module):
     Args:
         spec: input, levels and keypoints; `spec.network` holds the NetworkConfig.
         auxiliary_center: predict the box centre as one keypoint more, for training only.
-        pretrained: load the backbone's ImageNet weights through timm.
+        pretrained: load the backbone's ImageNet weights through timm; text names the file that holds them.
 
     Raises:
         ConfigError: timm has no such backbone, it lacks the strides, or its weights cannot be had.
     """
 
-    def __init__(self, spec: ModelSpec, *, auxiliary_center: bool = False, pretrained: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, *, auxiliary_center: bool = False, pretrained: bool | str = False) -> None:
         super().__init__()
         config = network_config(spec)
         self.normalize = InputNormalization(spec.input)
@@ -225,17 +226,13 @@ class _BatchNormTracer(fx.Tracer):
         return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _backbone(name: str, pretrained: bool) -> nn.Module:
+def _backbone(name: str, pretrained: bool | str) -> nn.Module:
     indices = _feature_indices(name)
+    options = pretrained_options(name, pretrained)
     try:
-        backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
-    except (OSError, RuntimeError) as error:  # not to be had; timm knows of none
-        raise ConfigError(
-            "pretrained",
-            expected=f"ImageNet weights of {name} from the Hugging Face hub or its cache",
-            got=str(error).splitlines()[0].partition(". ")[0],
-            do="go online once to fill the cache (HF_HOME, else ~/.cache/huggingface), or set pretrained=false",
-        ) from error
+        backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, **options)
+    except (OSError, RuntimeError) as error:  # the download broke off
+        raise unreachable(name, error) from error
     if pretrained:
         _to_bgr(backbone)
     return backbone

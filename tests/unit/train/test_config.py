@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mdpose_edge.errors import ConfigError, MdposeError
 from mdpose_edge.train.config import TrainConfig, load_config, read_config
-from mdpose_edge.train.network import make_spec
+from mdpose_edge.train.network import MDPoseNetwork, make_spec
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -32,8 +33,9 @@ def test_keys_and_overrides_reach_their_places(tmp_path: Path) -> None:
     assert config.schedule.milestones == (5, 7)
 
 
-def test_round_trip_through_yaml() -> None:
-    config = TrainConfig(seed=5, init="a.safetensors")
+@pytest.mark.parametrize("pretrained", [True, False, "a.safetensors"])
+def test_round_trip_through_yaml(pretrained: bool | str) -> None:
+    config = TrainConfig(seed=5, init="a.safetensors", pretrained=pretrained, ema=0.9998)
     assert read_config(yaml.safe_load(yaml.safe_dump(config.to_dict())), "a.yaml") == config
 
 
@@ -41,6 +43,24 @@ def test_round_trip_through_yaml() -> None:
 def test_every_shipped_configuration_describes_a_network(path: Path) -> None:
     config = load_config(path)
     assert len(make_spec(config.network, config.input.spec()).outputs) == 3 * len(config.network.levels)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "components"),
+    [
+        pytest.param("dla34_736", 21.5e6, 92**2 + 46**2 + 23**2, id="DLA-34"),
+        pytest.param("resnet50_896", 31.8e6, 112**2 + 56**2 + 28**2 + 14**2 + 7**2, id="ResNet-50, five levels"),
+        pytest.param("resnet101_896", 50.8e6, 112**2 + 56**2 + 28**2 + 14**2 + 7**2, id="ResNet-101, five levels"),
+    ],
+)
+def test_recipes_of_the_paper_build_their_networks(name: str, parameters: float, components: int) -> None:
+    config = load_config(CONFIGS / f"{name}.yaml")
+    spec = make_spec(config.network, config.input.spec())
+    with torch.device("meta"):
+        network = MDPoseNetwork(spec, auxiliary_center=True)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.02)
+    assert sum(rows * columns for rows, columns in map(spec.level_shape, spec.levels)) == components
+    assert config.pretrained is True and (config.batch_size, config.group_size) == (32, 3)
 
 
 def test_paper_configuration_states_every_key_and_is_the_default() -> None:
@@ -60,13 +80,17 @@ def test_paper_configuration_states_every_key_and_is_the_default() -> None:
         pytest.param("batch_size: eight", "a whole number at batch_size, got 'eight'", id="text for a number"),
         pytest.param("batch_size: 8.5", "a whole number at batch_size", id="fraction for a whole number"),
         pytest.param("batch_size: true", "a whole number at batch_size", id="truth for a number"),
-        pytest.param("pretrained: 1", "true or false at pretrained", id="number for truth"),
+        pytest.param("pretrained: 1", "true or false or text at pretrained", id="number for truth"),
         pytest.param("optimizer: sgd", "a table at optimizer", id="text for a table"),
         pytest.param("optimizer: {name: lion}", r"one of sgd, adamw at optimizer\.name", id="unknown choice"),
         pytest.param("schedule: {milestones: 5}", r"a list at schedule\.milestones", id="number for a list"),
         pytest.param("- 1", "a table at the top", id="list at the top"),
         pytest.param("a: [1", "expected YAML", id="not YAML"),
         pytest.param("batch_size: 0", "batch_size: expected at least 1, got 0", id="no batch"),
+        pytest.param("accumulate: 5", "accumulate: expected a divisor of batch_size 32, got 5", id="uneven passes"),
+        pytest.param("ema: 1", "ema: expected a number between 0 and 1, or null, got 1", id="no averaging"),
+        pytest.param("eval_every: -1", "eval_every: expected at least 0, got -1", id="negative period"),
+        pytest.param("divergence: 0", "divergence: expected a number above 0", id="no divergence"),
         pytest.param("group_size: 0", "group_size: expected at least 1, got 0", id="no group"),
         pytest.param("workers: -1", "workers: expected at least 0, got -1", id="negative workers"),
         pytest.param("seed: -1", r"seed: expected a number in \[0, 4294967295\]", id="negative seed"),

@@ -27,11 +27,11 @@ from mdpose_edge.train.loop import (
     MODEL_FILE,
     RESUME_FILE,
     Progress,
-    compute_dtype,
     train,
 )
 from mdpose_edge.train.network import NetworkConfig
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
+from mdpose_edge.train.step import compute_dtype
 from tests.unit.train.crude_people import tiny_config, write_crude_people
 
 LOSS_FALL = 0.65

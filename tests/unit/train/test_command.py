@@ -1,0 +1,101 @@
+"""`mdpose-edge train`: its options, what it prints, and a SIGTERM that ends it with exit code 0."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mdpose_edge import cli
+from mdpose_edge.commands import console
+from mdpose_edge.train.config import ScheduleConfig
+from mdpose_edge.train.log import read_csv
+from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, RESUME_FILE
+from mdpose_edge.train.network import NetworkConfig
+from mdpose_edge.train.state import EVAL_FILE
+from tests.unit.train.crude_people import tiny_config
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def train(
+    crude_people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run `mdpose-edge train` on a tiny configuration into OUT; give exit code, stdout and stderr."""
+    config = tmp_path / "tiny.yaml"
+    network = NetworkConfig(backbone="test_resnet", channels=16, head_convs=2)
+    schedule = ScheduleConfig(iterations=4, kind="cosine")
+    config.write_text(yaml.safe_dump(tiny_config(network=network, schedule=schedule, checkpoint_every=2).to_dict()))
+
+    def run(*options: str) -> tuple[int, str, str]:
+        words = ["mdpose-edge", "train", str(config), "--data", str(crude_people), "--out", str(tmp_path / "run")]
+        monkeypatch.setattr(sys, "argv", [*words, *options])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return int(code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_resume_stands_alone_or_takes_auto(train: Command, tmp_path: Path) -> None:
+    model = f"{tmp_path / 'run' / MODEL_FILE}\n"
+    code, _, err = train("--resume")
+    assert code == 2 and "a run to resume" in err
+    assert train("--resume", "auto")[:2] == (0, model)
+    assert train("--resume", "auto", "--set", "workers=0")[:2] == (0, model)
+    assert train("--resume", "--set", "log_every=2")[:2] == (0, model)
+    code, _, err = train()
+    assert code == 2 and "a folder without a run" in err and "--resume" in err
+    code, _, err = train("--resume=sometimes")
+    assert code == 2 and "--resume: expected nothing or auto after it, got sometimes" in err
+
+
+def test_progress_tells_speed_data_wait_and_accuracy(train: Command, tmp_path: Path) -> None:
+    code, _, err = train("--set", "eval_every=2", "--val", "train")
+    assert code == 0
+    first, second, *_, last = err.splitlines()
+    assert re.search(r"training: 1/4, loss -?[\d.]+, \d+ images/s, data wait \d+%$", first)
+    assert re.search(r"training: 2/4, eta 0:\d\d:\d\d, loss .*, AP \d\.\d{3}$", second)
+    assert last.split("training: ")[1].startswith("4/4, loss")
+    assert [row["iteration"] for row in read_csv(tmp_path / "run" / EVAL_FILE)] == ["2", "4"]
+
+
+def test_sigterm_exits_with_0_and_says_how_to_go_on(train: Command, tmp_path: Path) -> None:
+    def terminate() -> None:
+        deadline = time.monotonic() + 120
+        while len(read_csv(tmp_path / "run" / LOG_FILE)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=terminate)
+    killer.start()
+    code, out, err = train("--set", "schedule.iterations=1000000", "--set", "divergence=1000000000.0")
+    killer.join()
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1] == f"stopped by SIGTERM; --resume goes on from {tmp_path / 'run' / RESUME_FILE}"
+    assert len(read_csv(tmp_path / "run" / LOG_FILE)) >= 3
+
+
+def test_lines_come_at_least_once_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress_shown("training") as report:
+        for done in range(100, 105):  # resumed at 100 of 100,000: far from a twentieth
+            report(done, 100_000)
+            now[0] += 25.0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("training: ")[1] for line in lines] == ["100/100000", "103/100000, eta 693:43:45"]
