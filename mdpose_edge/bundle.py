@@ -72,26 +72,49 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path, spec)
 
 
+@dataclass
+class BundleDraft:
+    """A bundle that is being written."""
+
+    path: Path
+    """The directory to write into."""
+    spec: ModelSpec
+    """Written at the end: assign the one that says what has been found by then."""
+
+
 @contextmanager
 def write_bundle(out: str | Path, spec: ModelSpec) -> Iterator[Path]:
+    """Write a bundle whose spec is known beforehand: see `draft_bundle`.
+
+    Yields:
+        The directory to write into.
+    """
+    with draft_bundle(out, spec) as draft:
+        yield draft.path
+
+
+@contextmanager
+def draft_bundle(out: str | Path, spec: ModelSpec) -> Iterator[BundleDraft]:
     """Write a bundle that appears whole or not at all.
 
     The body of the `with` writes its files into the temporary sibling it is given. When it ends, the files are hashed
-    into the spec and the directory takes its name; when it raises, the directory is removed: see files.write_folder.
+    into the draft's spec and the directory takes its name; when it raises, the directory is removed: see
+    files.write_folder.
 
     Args:
         out: the bundle's directory; an earlier bundle there is replaced, anything else is refused.
         spec: of the bundle; its `files` are filled in, its `graph` must be among the files written.
 
     Yields:
-        The directory to write into.
+        The draft, with `spec` as it stands.
 
     Raises:
         BundleError: `out` holds something else than a bundle, or cannot be written.
     """
     with write_folder(Path(out), kind="bundle", is_own=_is_bundle, error=BundleError) as directory:
-        yield directory
-        _seal(directory, spec)
+        draft = BundleDraft(directory, spec)
+        yield draft
+        _seal(directory, draft.spec)
 
 
 def _read_spec(path: Path) -> ModelSpec:

@@ -17,6 +17,8 @@ from mdpose_edge.strict import read_dataclass
 
 SPEC_VERSION = 1
 """Raised when a reader of the previous version would misread the next."""
+Precision = Literal["fp32", "fp16", "int8"]
+"""Arithmetic of an artifact's graph."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class ModelSpec:
     """The input spans [0, coordinate_extent) in both axes, in the units of the head tensors."""
     target: str = "torch"
     """What the graph is for: "torch" (a checkpoint), "onnx", "openvino"."""
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     quantization: Mapping[str, Any] | None = None
     opset: int | None = None
     graph: str | None = None

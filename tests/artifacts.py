@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from mdpose_edge.spec import InputSpec
+from tests.unit.calib.frames import write_frames
 
 SIZE = 64
 """Side of the input, px: 64, 16 and 4 cells at strides 8, 16 and 32."""
+CALIBRATION_IMAGES = 4
 
 
 def write_random_checkpoint(
@@ -77,15 +79,30 @@ class Artifacts:
         path = self._directory / f"batch{batch}.safetensors"
         return path if path.exists() else write_random_checkpoint(path, batch=batch)
 
+    def calibration(self) -> Path:
+        """Give a calibration set of a few images of noise, as large as the input."""
+        from mdpose_edge.calib.make import make_calibration_set
+
+        path = self._directory / "calibration"
+        if not path.exists():
+            frames = write_frames(self._directory / "frames", CALIBRATION_IMAGES)
+            make_calibration_set(frames, path, InputSpec(SIZE, SIZE), num=CALIBRATION_IMAGES, allow_few=True)
+        return path
+
     def bundle(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
         """Give an exported bundle; treat it as read-only."""
-        from mdpose_edge.export.bundle import export_checkpoint
+        from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 
         path = self._directory / f"{target}-{precision}-{batch}"
         if path.exists():
             return path
+        if precision == "int8" and target == "openvino":
+            pytest.importorskip("nncf")
+        int8 = Int8Options(self.calibration(), allow_few=True) if precision == "int8" else None
         with single_threaded():
-            return export_checkpoint(self.checkpoint(), path, target=target, precision=precision, batch=batch)
+            return export_checkpoint(
+                self.checkpoint(), path, target=target, precision=precision, batch=batch, int8=int8
+            )
 
     def model(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
         """Give what opens for a target: the checkpoint for "torch", else a bundle."""

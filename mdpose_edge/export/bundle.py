@@ -6,31 +6,45 @@ This module imports without torch, so that a device can say which extra an expor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from mdpose_edge import __version__
-from mdpose_edge.bundle import REPORT_FILE, Bundle, write_bundle
-from mdpose_edge.errors import ExportError
+from mdpose_edge.bundle import REPORT_FILE, Bundle, draft_bundle
+from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
+from mdpose_edge.calib.make import MIN_IMAGES
+from mdpose_edge.calib.thresholds import check_method
+from mdpose_edge.errors import CalibrationError, ExportError
+from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, write_target
 from mdpose_edge.files import file_sha256
 from mdpose_edge.optional import require
-from mdpose_edge.spec import ModelSpec, Provenance
+from mdpose_edge.spec import InputSpec, ModelSpec, Precision, Provenance
 
 if TYPE_CHECKING:
     import onnx
 
     from mdpose_edge.train.network import MDPoseNetwork
 
-GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
-"""By target, the file that an engine opens."""
-PRECISIONS = ("fp32", "fp16")
-
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, the step now begun)."""
 
 _STEPS = ("reading the checkpoint", "tracing the network", "writing the graph", "comparing it with torch")
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """What an INT8 export is told, as the command line has it."""
+
+    calibration: str | Path
+    """A calibration set's folder."""
+    method: str | None = None
+    """Of choosing ranges, or None for the target's own choice."""
+    keep_float: Collection[str] = ()
+    """Names of convolutions to leave float."""
+    allow_few: bool = False
+    """Take a set of fewer than MIN_IMAGES."""
 
 
 def export_checkpoint(
@@ -40,6 +54,7 @@ def export_checkpoint(
     target: str,
     precision: str = "fp32",
     batch: int = 1,
+    int8: Int8Options | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export a checkpoint as a bundle.
@@ -47,11 +62,12 @@ def export_checkpoint(
     Args:
         checkpoint: a .safetensors file that training wrote.
         out: the bundle's directory; an earlier bundle there is replaced.
-        target: "onnx" or "openvino".
-        precision: "fp32"; or "fp16": weights in float16, and in an ONNX graph the arithmetic too. The input stays
-            uint8 and the outputs float32.
+        target: one of TARGETS.
+        precision: "fp32"; "fp16": weights in float16, and in an ONNX graph the arithmetic too; "int8": docs/int8.md
+            has the form of each target. The input stays uint8 and the outputs float32.
         batch: images per call; the graph's shapes are static.
-        progress: called as each step begins, and at the end.
+        int8: given for "int8", and for nothing else.
+        progress: called as each step begins, while ranges are measured, and at the end.
 
     Returns:
         The bundle's directory.
@@ -59,34 +75,78 @@ def export_checkpoint(
     Raises:
         MissingPackageError: the extra `export` is not installed.
         CheckpointError, SpecError: the checkpoint cannot be read.
-        ExportError: no such target or precision, or the graph differs from the network; no bundle is left.
+        CalibrationError: the calibration set is no whole one, too small, or made for another input.
+        ConfigError: no such calibration method.
+        ExportError: no such target or precision, the source is a bundle or a graph, the options do not go together, or
+            the graph differs from the network; no bundle is left.
         BundleError: `out` holds something else, or cannot be written.
     """
     report = progress or (lambda done, total, step: None)
-    _check_options(target, precision)
+    kind = find_target(target, precision)
+    _check_int8(precision, int8)
+    _check_source(Path(checkpoint))
     _require_packages()
     from mdpose_edge.train.checkpoint import load_network
 
     report(0, len(_STEPS), _STEPS[0])
     checkpoint, out = Path(checkpoint), Path(out)
-    network, trained_spec = load_network(checkpoint)
-    spec = _bundle_spec(trained_spec, target, precision, batch, file_sha256(checkpoint))
-    with write_bundle(out, spec) as directory:
+    network, trained = load_network(checkpoint)
+    calibration = None if int8 is None else _open_calibration(int8, trained.input)
+    spec = _bundle_spec(trained, kind, target, precision, batch, file_sha256(checkpoint), calibration)
+    with draft_bundle(out, spec) as draft:
         report(1, len(_STEPS), _STEPS[1])
         model = _trace(network, spec)
         report(2, len(_STEPS), _STEPS[2])
-        _write_graph(model, directory / GRAPHS[target], spec)
+        job = Job(model, spec, draft.path, _int8_job(int8, calibration), _within(report, 2))
+        written = write_target(kind, job)
+        draft.spec = replace(spec, quantization=written.quantization)
         report(3, len(_STEPS), _STEPS[3])
-        text = json.dumps(_verify(network, Bundle(directory, spec)), indent=2) + "\n"
-        (directory / REPORT_FILE).write_text(text, encoding="utf-8")
+        text = json.dumps(_verify(network, Bundle(draft.path, draft.spec), calibration, written), indent=2) + "\n"
+        (draft.path / REPORT_FILE).write_text(text, encoding="utf-8")
     report(len(_STEPS), len(_STEPS), "done")
     return out
 
 
-def _check_options(target: str, precision: str) -> None:
-    for option, value, known in (("target", target, tuple(GRAPHS)), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise ExportError(f"--{option}", expected=f"one of {', '.join(known)}", got=value, do="choose one of these")
+def _check_source(path: Path) -> None:
+    """Refuse what an export made as the source of another: its weights may be float16 or int8."""
+    if path.is_dir() or path.suffix in (".onnx", ".xml"):
+        got = "a folder, as of a bundle" if path.is_dir() else f"a {path.suffix} graph"
+        do = "give the checkpoint that it was made from"
+        raise ExportError(str(path), expected="a float checkpoint (.safetensors)", got=got, do=do)
+
+
+def _check_int8(precision: str, int8: Int8Options | None) -> None:
+    if precision == "int8" and int8 is None:
+        do = "make one with mdpose-edge calib make, and pass --calib CALIB"
+        raise ExportError("--precision int8", expected="a calibration set", got="none", do=do)
+    if int8 is None:
+        return
+    if precision != "int8":
+        expected, do = "--precision int8 with a calibration set", "add it, or leave --calib out"
+        raise ExportError("--calib", expected=expected, got=f"--precision {precision}", do=do)
+    if int8.method is not None:
+        check_method(int8.method)
+
+
+def _open_calibration(int8: Int8Options, spec: InputSpec) -> CalibrationSet:
+    calibration = open_calibration_set(int8.calibration)
+    calibration.check_fits(spec)
+    if len(calibration) < MIN_IMAGES and not int8.allow_few:
+        do = "make a larger one, or pass --allow-few to measure ranges on so few"
+        expected, got = f"at least {MIN_IMAGES} images", str(len(calibration))
+        raise CalibrationError(str(int8.calibration), expected=expected, got=got, do=do)
+    return calibration
+
+
+def _int8_job(int8: Int8Options | None, calibration: CalibrationSet | None) -> Int8 | None:
+    if int8 is None or calibration is None:
+        return None
+    return Int8(calibration, int8.method, tuple(int8.keep_float))
+
+
+def _within(report: Progress, step: int) -> Callable[[int, int], None]:
+    """Report the images of a step as a note on it."""
+    return lambda done, total: report(step, len(_STEPS), f"{_STEPS[step]}: {done}/{total} calibration images")
 
 
 def _require_packages() -> None:
@@ -94,18 +154,26 @@ def _require_packages() -> None:
         require(package, extra="export", feature="exporting a checkpoint")
 
 
-def _bundle_spec(trained: ModelSpec, target: str, precision: str, batch: int, sha256: str) -> ModelSpec:
+def _bundle_spec(
+    trained: ModelSpec,
+    kind: Target,
+    target: str,
+    precision: str,
+    batch: int,
+    sha256: str,
+    calibration: CalibrationSet | None,
+) -> ModelSpec:
     from mdpose_edge.export.onnx import OPSET
 
-    kind: Literal["fp32", "fp16"] = "fp16" if precision == "fp16" else "fp32"
+    digest = None if calibration is None else calibration.digest
     return replace(
         trained,
         input=replace(trained.input, batch=batch),
         target=target,
-        precision=kind,
-        opset=OPSET if target == "onnx" else None,
-        graph=GRAPHS[target],
-        provenance=Provenance(toolkit_version=__version__, checkpoint_sha256=sha256),
+        precision=cast(Precision, precision),  # find_target knows it
+        opset=OPSET if kind.is_onnx else None,
+        graph=kind.graph,
+        provenance=Provenance(toolkit_version=__version__, checkpoint_sha256=sha256, calibration_digest=digest),
     )
 
 
@@ -115,23 +183,15 @@ def _trace(network: MDPoseNetwork, spec: ModelSpec) -> onnx.ModelProto:
     return check_onnx(to_onnx(network, spec), spec)
 
 
-def _write_graph(model: onnx.ModelProto, path: Path, spec: ModelSpec) -> None:
-    from mdpose_edge.export.onnx import check_onnx, to_fp16
-    from mdpose_edge.export.openvino import write_openvino
-
-    if spec.target == "openvino":
-        write_openvino(model, path, compress_to_fp16=spec.precision == "fp16")
-        return
-    if spec.precision == "fp16":
-        model = check_onnx(to_fp16(model), spec)
-    path.write_bytes(model.SerializeToString())
-
-
-def _verify(network: MDPoseNetwork, bundle: Bundle) -> dict[str, Any]:
+def _verify(
+    network: MDPoseNetwork, bundle: Bundle, calibration: CalibrationSet | None, written: Written
+) -> dict[str, Any]:
     """Hold the written graph against the network; the findings are the bundle's report."""
-    from mdpose_edge.export.parity import check_fp16_range, compare_with_torch
+    from mdpose_edge.export.parity import calibration_images, check_fp16_range, compare_with_torch, parity_images
 
-    found: dict[str, Any] = {"parity": compare_with_torch(network, bundle)}
+    size = bundle.spec.input
+    images = parity_images(size) if calibration is None else calibration_images(size, calibration.inputs)
+    found: dict[str, Any] = {"parity": compare_with_torch(network, bundle, images)}
     if bundle.spec.precision == "fp16":
         found["largest_activation"] = check_fp16_range(network, bundle.spec)
-    return found
+    return {**found, **written.findings}

@@ -33,7 +33,7 @@ class OnnxRuntimeAdapter(CheckedAdapter):
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         super().__init__(bundle.spec, bundle.graph, threads)
         ort = require("onnxruntime", extra="onnxruntime", feature="the onnxruntime engine")
-        self._errors = _exceptions()
+        self._errors = onnxruntime_errors()
         ort.disable_telemetry_events()
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
@@ -59,7 +59,11 @@ def _describe(nodes: list[Any]) -> list[TensorInfo]:
     return [TensorInfo(node.name, _NUMPY_NAMES.get(node.type, node.type), tuple(node.shape)) for node in nodes]
 
 
-def _exceptions() -> tuple[type[Exception], ...]:
-    """List onnxruntime's exceptions: they have no common base but Exception."""
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """List onnxruntime's exceptions: they have no common base but Exception.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+    """
     state = require("onnxruntime.capi.onnxruntime_pybind11_state", extra="onnxruntime", feature="its exceptions")
     return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

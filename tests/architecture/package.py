@@ -9,6 +9,7 @@ PACKAGE = REPOSITORY / "mdpose_edge"
 
 OPTIONAL_PACKAGES = (
     "faster_coco_eval",
+    "nncf",
     "onnx",
     "onnxruntime",
     "onnxscript",

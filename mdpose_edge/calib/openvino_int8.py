@@ -1,0 +1,169 @@
+"""INT8 for OpenVINO, by NNCF: u8 or s8 activations and s8 weights, as its CPU kernels take them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, redirect_stdout
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.calib.dataset import CalibrationSet
+from mdpose_edge.calib.graph import GraphView, check_float_source
+from mdpose_edge.calib.ranges import Progress, batches
+from mdpose_edge.calib.thresholds import check_method
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.optional import require
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
+
+METHODS = ("min-max", "percentile", "mse")
+"""Those that NNCF has."""
+DEFAULT_METHOD = "mse"
+SCHEME = "int8 by FakeQuantize: weights symmetric per output channel, activations asymmetric per tensor"
+PRESET = "MIXED"
+"""Activations asymmetric: a Swish reaches from -0.28 to far above zero, and half of a symmetric grid would be idle."""
+OUTLIERS = 1e-4
+"""Share of the values that "percentile" leaves outside, at either end."""
+_BIAS_APART = "/WithoutBiases"
+"""What OpenVINO adds to the name of an ONNX convolution whose bias it adds in a node of its own."""
+
+
+def quantize_openvino(
+    model: onnx.ModelProto,
+    calibration: CalibrationSet,
+    *,
+    method: str = DEFAULT_METHOD,
+    keep_float: Collection[str] = (),
+    progress: Progress | None = None,
+) -> openvino.Model:
+    """Quantize a float graph for OpenVINO.
+
+    Args:
+        model: float32, of static shape. Not modified.
+        calibration: what ranges are measured on; it must fit the model's input (`CalibrationSet.check_fits`).
+        method: one of METHODS, by NNCF's estimators: global extremes; the mean over images of the quantiles at
+            OUTLIERS; least squared error on a histogram.
+        keep_float: names of convolutions of `model` to leave float, beside the narrow ones (`GraphView.kept_float`).
+        progress: called with (images read, images in all).
+
+    Raises:
+        ExportError: the graph is quantized already, or has no such node.
+        ConfigError: NNCF has no such method.
+        MissingPackageError: the extra `export` is not installed.
+    """
+    check_method(method)
+    if method not in METHODS:
+        do = "choose one of these, or another target"
+        raise ConfigError("--calib-method", expected=f"one of {', '.join(METHODS)} for OpenVINO", got=method, do=do)
+    check_float_source(model)
+    kept = {node.name for node in GraphView(model).kept_float(keep_float)}
+    nncf = import_nncf()
+    graph = read_float_graph(model)
+    fuse_swish(graph)
+    with _quiet(nncf):
+        return nncf.quantize(
+            graph,
+            _dataset(nncf, model, calibration, progress),
+            preset=nncf.QuantizationPreset[PRESET],
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(names=_convolutions(graph, kept)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=_range_estimator(method)
+            ),
+        )
+
+
+def read_float_graph(model: onnx.ModelProto) -> openvino.Model:
+    """Read an ONNX graph without `openvino.convert_model`, which reports its use to the vendor.
+
+    Biases arrive as arithmetic on shapes; folded here, they fuse into their convolutions.
+    """
+    ov = require("openvino", extra="export", feature="OpenVINO graphs")
+    passes = require("openvino.passes", extra="export", feature="OpenVINO graphs")
+    graph = ov.Core().read_model(model.SerializeToString())
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(graph)
+    return graph
+
+
+def fuse_swish(graph: openvino.Model) -> None:
+    """Write x * sigmoid(x) as one Swish, in place.
+
+    NNCF puts a quantizer between Sigmoid and Multiply, which keeps OpenVINO from fusing them: the activation then runs
+    by itself, in float. It leaves a Swish whole, which becomes part of the int8 convolution before it.
+    """
+    operators = require("openvino.opset8", extra="export", feature="OpenVINO graphs")
+    for multiply in [node for node in graph.get_ordered_ops() if node.get_type_name() == "Multiply"]:
+        sources = [value.get_node() for value in multiply.input_values()]
+        for sigmoid, other in (sources, sources[::-1]):
+            if sigmoid.get_type_name() == "Sigmoid" and sigmoid.input_value(0) == other.output(0):
+                swish = operators.swish(sigmoid.input_value(0))
+                swish.set_friendly_name(multiply.get_friendly_name())
+                for reader in multiply.output(0).get_target_inputs():
+                    reader.replace_source_output(swish.output(0))
+                break
+
+
+def import_nncf() -> ModuleType:
+    """Import NNCF in a way that it reports nothing to its vendor."""
+    before = os.environ.get("NNCF_CI")
+    os.environ["NNCF_CI"] = "1"  # read once, on import
+    try:
+        return require("nncf", extra="export", feature="INT8 for OpenVINO")
+    finally:
+        if before is None:
+            del os.environ["NNCF_CI"]
+        else:
+            os.environ["NNCF_CI"] = before
+
+
+@contextmanager
+def _quiet(nncf: ModuleType) -> Iterator[None]:
+    """Keep NNCF from printing: it draws progress bars of its own on stdout, where our results go."""
+    nncf.set_log_level("ERROR")
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
+        yield
+
+
+def _dataset(nncf: ModuleType, model: onnx.ModelProto, calibration: CalibrationSet, progress: Progress | None) -> Any:
+    (graph_input,) = model.graph.input
+    batch = graph_input.type.tensor_type.shape.dim[0].dim_value
+
+    class Batches:
+        def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+            for index, images in enumerate(batches(calibration.inputs, batch)):
+                yield images
+                if progress is not None:
+                    progress(min(len(calibration), (index + 1) * batch), len(calibration))
+
+    return nncf.Dataset(Batches())
+
+
+def _range_estimator(method: str) -> Any:
+    estimator = require("nncf.quantization.range_estimator", extra="export", feature="INT8 for OpenVINO")
+    if method == "percentile":
+        low, high = (
+            estimator.StatisticsCollectorParameters(
+                statistics_type=estimator.StatisticsType.QUANTILE,
+                aggregator_type=estimator.AggregatorType.MEAN,
+                quantile_outlier_prob=OUTLIERS,
+            )
+            for _ in range(2)
+        )
+        return estimator.RangeEstimatorParameters(low, high)
+    known = estimator.RangeEstimatorParametersSet
+    return {"min-max": known.MINMAX, "mse": known.HISTOGRAM}[method]
+
+
+def _convolutions(graph: openvino.Model, names: Collection[str]) -> list[str]:
+    """Give OpenVINO's names of convolutions known by their ONNX names."""
+    found = [node.get_friendly_name() for node in graph.get_ordered_ops() if "Convolution" in node.get_type_name()]
+    return [name for name in found if name.removesuffix(_BIAS_APART) in names]

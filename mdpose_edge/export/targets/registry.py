@@ -1,0 +1,123 @@
+"""Which targets there are.
+
+To add one: write a module in this package with a function `write(job: Job) -> Written`, and name it in TARGETS. The
+registry imports it only when it is asked for, so that a device can list the targets without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdpose_edge.errors import ExportError
+from mdpose_edge.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mdpose_edge.calib.dataset import CalibrationSet
+
+Step = Callable[[int, int, str], None]
+"""Called with (done, in all, what) within a long step."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How to quantize."""
+
+    calibration: CalibrationSet
+    """Known to fit the model's input."""
+    method: str | None = None
+    """Of choosing ranges, or None for the target's own choice."""
+    keep_float: Collection[str] = ()
+    """Names of convolutions to leave float."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a target's writer is given."""
+
+    model: onnx.ModelProto
+    """The network in float32, checked. Not to be modified."""
+    spec: ModelSpec
+    """Of the bundle, as far as it is known: target, precision and batch are set."""
+    directory: Path
+    """Where its files go."""
+    int8: Int8 | None = None
+    """Given where the spec's precision is int8."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with (images done, images in all) while ranges are measured."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a target's writer says of its files."""
+
+    quantization: Mapping[str, Any] | None = None
+    """For `ModelSpec.quantization`; see `describe_int8`."""
+    findings: Mapping[str, Any] = field(default_factory=dict)
+    """For the bundle's report, as JSON."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of bundle."""
+
+    module: str
+    """Holds `write`."""
+    graph: str
+    """The file that an engine opens."""
+    precisions: tuple[str, ...]
+    is_onnx: bool
+    """Whether the graph is ONNX, whose opset the spec states."""
+
+
+TARGETS = {
+    "onnx": Target("mdpose_edge.export.targets.onnx", "model.onnx", ("fp32", "fp16", "int8"), is_onnx=True),
+    "openvino": Target("mdpose_edge.export.targets.openvino", "model.xml", ("fp32", "fp16", "int8"), is_onnx=False),
+}
+"""By name: `ModelSpec.target`, and --target."""
+
+
+def find_target(name: str, precision: str) -> Target:
+    """Look a target up.
+
+    Raises:
+        ExportError: no such target, or not in this precision.
+    """
+    if name not in TARGETS:
+        raise ExportError("--target", expected=f"one of {', '.join(TARGETS)}", got=name, do="choose one of these")
+    target = TARGETS[name]
+    if precision not in target.precisions:
+        expected = f"one of {', '.join(target.precisions)}"
+        raise ExportError("--precision", expected=expected, got=precision, do="choose one of these")
+    return target
+
+
+def write_target(target: Target, job: Job) -> Written:
+    """Write a target's files into the job's directory."""
+    write: Callable[[Job], Written] = import_module(target.module).write
+    return write(job)
+
+
+def describe_int8(job: Job, *, scheme: str, method: str, tool: str, kept_float: Collection[str]) -> dict[str, Any]:
+    """Give what `ModelSpec.quantization` says of an INT8 graph.
+
+    Args:
+        job: of the graph.
+        scheme: what is int8, and how.
+        method: of choosing ranges.
+        tool: name and version of what placed the quantizers.
+        kept_float: names of the convolutions that stayed float.
+    """
+    assert job.int8 is not None
+    return {
+        "scheme": scheme,
+        "method": method,
+        "tool": tool,
+        "calibration_images": len(job.int8.calibration),
+        "kept_float": sorted(kept_float),
+    }
