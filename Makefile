@@ -12,7 +12,7 @@ MIN_PYTHON := $(shell sed -n 's/^requires-python = ">=\([0-9.]*\)"$$/\1/p' pypro
 require = @$(1) >/dev/null 2>&1 || { echo "$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint format clean
+.PHONY: help setup test demo docs lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(call require,$(PYTHON) -c 'import sys; sys.exit(sys.version_info < tuple(map(int$(,) "$(MIN_PYTHON)".split("."))))',$(PYTHON) is older than Python $(MIN_PYTHON): name a newer one with make setup PYTHON=/path/to/python3.)
 	$(call require,$(PYTHON) -c 'import ensurepip$(,) venv',$(PYTHON) cannot make virtual environments: install its venv package (on Debian and Ubuntu: apt install python3-venv).)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev,docs]'
 	@touch $@
 
 test: setup ## Run every test; ARGS='-k decode' to choose, ARGS=... goes to pytest
@@ -32,6 +32,9 @@ test: setup ## Run every test; ARGS='-k decode' to choose, ARGS=... goes to pyte
 
 demo: setup ## Draw people, train on them, export, measure and paint: runs/demo/
 	$(BIN)/mdpose-edge demo $(ARGS)
+
+docs: setup ## Build the documents as a site: build/site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: setup ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check

@@ -11,23 +11,45 @@ from typing import Annotated
 import typer
 
 from mdpose_edge import __version__
-from mdpose_edge.commands import calib, check, demo, evaluate, export, infer, synth, train
+from mdpose_edge.commands import (
+    bench,
+    build,
+    calib,
+    check,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    infer,
+    nvdla,
+    synth,
+    train,
+    triton,
+    view,
+)
 from mdpose_edge.errors import MdposeError
 
 app = typer.Typer(
     help="Multi-person pose estimation on edge devices: train, export, run and check MDPose.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
 )
 
 app.add_typer(synth.app, name="synth")
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("export")(export.export)
+app.command("build")(build.build)
 app.command("eval")(evaluate.evaluate)
 app.command("check")(check.check)
 app.command("infer")(infer.infer)
+app.command("view")(view.view)
+app.command("bench")(bench.bench)
 app.add_typer(calib.app, name="calib")
+app.command("doctor")(doctor.doctor)
+app.command("nvdla")(nvdla.nvdla)
+app.command("triton")(triton.triton)
 app.command("demo")(demo.demo)
 
 

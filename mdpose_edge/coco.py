@@ -1,7 +1,7 @@
 """COCO keypoint files in and out.
 
 Reading is strict, since a wrong annotation file does not crash a training or an evaluation: it quietly spoils it.
-Coordinates are taken as they stand in the file, as continuous pixels (see preprocess.py).
+Coordinates are taken as they stand in the file, as continuous pixels (see geometry.py).
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import EngineError, SpecError
+from mdpose_edge.geometry import FrameGeometry
 from mdpose_edge.nms import box_nms, oks_nms
 from mdpose_edge.poses import Poses
-from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.spec import DecodeSpec, LevelSpec, ModelSpec, head_output_names
 
 GAMMA_FLOOR = 0.05

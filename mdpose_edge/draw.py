@@ -42,11 +42,13 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
-class _Palette:
-    """Colours of one KeypointSpec."""
+class Palette:
+    """Colours of one KeypointSpec, BGR."""
 
     dots: tuple[Color, ...]
+    """By keypoint: its side's."""
     limbs: tuple[Color, ...]
+    """By pair of the skeleton."""
 
 
 def draw_poses(
@@ -70,7 +72,7 @@ def draw_poses(
         A new frame of the same size.
     """
     canvas = np.ascontiguousarray(frame).copy()
-    palette = _palette(keypoints)
+    palette = palette_of(keypoints)
     if sigma and len(poses):
         _draw_sigmas(canvas, poses, palette)
     for person in reversed(range(len(poses))):  # the best score comes first, and so ends on top
@@ -119,12 +121,13 @@ def contact_sheet(
     return sheet
 
 
-def _palette(keypoints: KeypointSpec) -> _Palette:
+def palette_of(keypoints: KeypointSpec) -> Palette:
+    """Give each keypoint and limb the colour of its side."""
     sides = [CENTRE_BGR] * len(keypoints.names)
     for left, right in keypoints.flip_pairs:
         sides[left], sides[right] = LEFT_BGR, RIGHT_BGR
     limbs = tuple(_limb_color(sides[start], sides[end]) for start, end in keypoints.skeleton)
-    return _Palette(tuple(sides), limbs)
+    return Palette(tuple(sides), limbs)
 
 
 def _limb_color(start: Color, end: Color) -> Color:
@@ -135,7 +138,7 @@ def _limb_color(start: Color, end: Color) -> Color:
 
 
 def _draw_person(
-    canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], spec: KeypointSpec, palette: _Palette
+    canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], spec: KeypointSpec, palette: Palette
 ) -> None:
     seen = np.atleast_1d(np.isfinite(keypoints_xy).all(axis=1))
     if not seen.any():
@@ -164,7 +167,7 @@ def _limb_width(keypoints_xy: NDArray[np.float32], canvas: NDArray[np.uint8]) ->
     return max(1, round(min(LIMB_WIDTH * person, MAX_LIMB_WIDTH * frame)))
 
 
-def _draw_sigmas(canvas: NDArray[np.uint8], poses: Poses, palette: _Palette) -> None:
+def _draw_sigmas(canvas: NDArray[np.uint8], poses: Poses, palette: Palette) -> None:
     overlay = canvas.copy()
     longest = float(max(canvas.shape))
     for keypoints_xy, sigma_xy in zip(poses.keypoints_xy, poses.sigma_xy, strict=True):

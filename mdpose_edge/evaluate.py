@@ -6,8 +6,6 @@ docs/decisions/0002-coco-protocol.md.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from mdpose_edge.coco import CocoSplit, load_split, results_of
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.images import read_image
+from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.optional import require
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec
@@ -102,7 +101,7 @@ def evaluate(
         images=len(milliseconds),
         figures=coco_figures(data, results, sigmas=keypoints.sigmas, num_images=len(milliseconds)),
         ms={"median": float(np.median(milliseconds)), "p90": float(np.percentile(milliseconds, 90))},
-        machine=_machine(),
+        machine=machine_identity(),
         results=results,
     )
 
@@ -187,19 +186,3 @@ def coco_figures(
 
 def _evaluation_library() -> Any:
     return require("faster_coco_eval", extra="eval", feature="COCO's evaluation protocol")
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() names only the architecture on Linux
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -134,7 +134,7 @@ class ModelSpec:
     coordinate_extent: float = 5.0
     """The input spans [0, coordinate_extent) in both axes, in the units of the head tensors."""
     target: str = "torch"
-    """What the graph is for: "torch" (a checkpoint), "onnx", "openvino"."""
+    """What the graph is for: "torch" (a checkpoint), "onnx", "openvino", "tensorrt", "jetson"."""
     precision: Precision = "fp32"
     quantization: Mapping[str, Any] | None = None
     opset: int | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from mdpose_edge.poses import Poses
 from mdpose_edge.spec import InputSpec
 from tests.unit.calib.frames import write_frames
 
@@ -107,3 +110,25 @@ class Artifacts:
     def model(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
         """Give what opens for a target: the checkpoint for "torch", else a bundle."""
         return self.checkpoint(batch) if target == "torch" else self.bundle(target, precision, batch)
+
+    def reference(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+        """Give the network itself: images to head tensors."""
+        pytest.importorskip("torch", reason="the reference is torch's")
+        from mdpose_edge.export.parity import reference_outputs
+        from mdpose_edge.train.checkpoint import load_network
+
+        network, spec = load_network(self.checkpoint())
+
+        def run_network(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            with single_threaded():
+                return reference_outputs(network, spec, images)
+
+        return run_network
+
+    def reference_poses(self, frames: list[NDArray[np.uint8]]) -> list[Poses]:
+        """Give the poses that the network finds, above a score of 0.5."""
+        pytest.importorskip("torch", reason="the reference is torch's")
+        from mdpose_edge.estimator import PoseEstimator
+
+        with PoseEstimator(self.checkpoint(), runtime="torch", threads=1, threshold=0.5) as estimator:
+            return estimator.batch(frames)

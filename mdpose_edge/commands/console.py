@@ -15,7 +15,9 @@ import typer
 Model = Annotated[Path, typer.Argument(help="A bundle folder, or a .safetensors checkpoint.")]
 Data = Annotated[Path, typer.Option(help="A folder in COCO's layout: annotations/, train2017/, val2017/.")]
 Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its person_keypoints annotations.')]
-Runtime = Annotated[str | None, typer.Option(help="The engine: onnxruntime, openvino, torch. Default: the artifact's.")]
+Runtime = Annotated[
+    str | None, typer.Option(help="The engine: onnxruntime, openvino, tensorrt, torch. Default: the artifact's.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine. Default: its own choice.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON.")]
 

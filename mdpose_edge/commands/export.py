@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -17,6 +19,9 @@ class Target(str, Enum):
 
     onnx = "onnx"
     openvino = "openvino"
+    tensorrt = "tensorrt"
+    jetson = "jetson"
+    triton = "triton"
 
 
 class Precision(str, Enum):
@@ -40,7 +45,10 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
     target: Annotated[Target, typer.Option(help="What will run the graph.")],
-    precision: Annotated[Precision, typer.Option(help="Arithmetic of the graph.")] = Precision.fp32,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Arithmetic of the graph. Default: fp16 for tensorrt and jetson, else fp32."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call: the graph's shape is static.")] = 1,
     calib: Annotated[
         Path | None, typer.Option(metavar="CALIB", help="With int8: a folder that mdpose-edge calib make wrote.")
@@ -55,13 +63,38 @@ def export(
     allow_few: Annotated[
         bool, typer.Option("--allow-few", help="With int8: take a set of fewer than 100 images.")
     ] = False,
+    trt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="tensorrt: what the device has, 8.5 to 11. Default: 11. jetson: JetPack's."
+        ),
+    ] = None,
+    jetpack: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="jetson: 5.1, 6.0, 6.1, 6.2, 7.0, 7.1 or 7.2. Default: 6.2.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="jetson: orin-nano, orin-nx, agx-orin, xavier-nx, agx-xavier or thor. Default: orin-nano, "
+            "which suits every Orin.",
+        ),
+    ] = None,
+    nvdla: Annotated[
+        int | None, typer.Option(metavar="CORE", help="jetson: run on this NVDLA core, 0 or 1. Default: on the GPU.")
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a bundle, after comparing its graph with torch.
 
     INT8 takes a calibration set, and each target has a form of its own. onnx: u8 activations and s8 weights, which is
-    fast on onnxruntime's CPU provider. openvino: the form of NNCF.
+    fast on onnxruntime's CPU provider. openvino: NNCF's. tensorrt and jetson: Q/DQ.
+
+    An engine of TensorRT is built on the device, by mdpose-edge build: these two targets need no GPU here.
+
+    triton writes the model repository of an onnx bundle; mdpose-edge triton takes other bundles, and has options.
     """
     from mdpose_edge.export.bundle import Int8Options, export_checkpoint
+    from mdpose_edge.export.recipe import Wish
 
     int8 = None
     if calib is None and (calib_method or keep_float or allow_few):
@@ -70,8 +103,31 @@ def export(
     if calib is not None:
         method = None if calib_method is None else calib_method.value
         int8 = Int8Options(calib, method, tuple(keep_float or ()), allow_few)
-    with progress_shown("exporting") as report:
+    if target is Target.triton and batch != 1:
+        do = "leave it out; mdpose-edge triton has --max-batch"
+        raise ConfigError("--batch", expected="none: Triton batches by itself", got=str(batch), do=do)
+    for_tensorrt = target in (Target.tensorrt, Target.jetson)
+    precision = precision or (Precision.fp16 if for_tensorrt else Precision.fp32)
+    for name, value in {"trt": trt, "jetpack": jetpack, "device": device, "nvdla": nvdla}.items():
+        if value is not None and not for_tensorrt:
+            expected, got = "--target tensorrt or jetson", f"--target {target.value}"
+            raise ConfigError(f"--{name}", expected=expected, got=got, do="leave it out")
+    wish = Wish(target.value, trt, jetpack, device, nvdla) if for_tensorrt else None
+    with progress_shown("exporting") as report, ExitStack() as stack:
+        for_triton = target is Target.triton
+        bundle = Path(stack.enter_context(TemporaryDirectory()), "bundle") if for_triton else out
         export_checkpoint(
-            checkpoint, out, target=target.value, precision=precision.value, batch=batch, int8=int8, progress=report
+            checkpoint,
+            bundle,
+            target=Target.onnx.value if for_triton else target.value,
+            precision=precision.value,
+            batch=batch,
+            int8=int8,
+            tensorrt=wish,
+            progress=report,
         )
+        if for_triton:
+            from mdpose_edge.triton.repository import write_repository
+
+            write_repository(bundle, out)
     typer.echo(str(out))

@@ -17,6 +17,7 @@ from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import MIN_IMAGES
 from mdpose_edge.calib.thresholds import check_method
 from mdpose_edge.errors import CalibrationError, ExportError
+from mdpose_edge.export.recipe import Resolved, Wish, resolve
 from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, write_target
 from mdpose_edge.files import file_sha256
 from mdpose_edge.optional import require
@@ -55,6 +56,7 @@ def export_checkpoint(
     precision: str = "fp32",
     batch: int = 1,
     int8: Int8Options | None = None,
+    tensorrt: Wish | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export a checkpoint as a bundle.
@@ -67,6 +69,8 @@ def export_checkpoint(
             has the form of each target. The input stays uint8 and the outputs float32.
         batch: images per call; the graph's shapes are static.
         int8: given for "int8", and for nothing else.
+        tensorrt: what the device has, for the targets tensorrt and jetson; None for the newest TensorRT, or the
+            smallest Orin.
         progress: called as each step begins, while ranges are measured, and at the end.
 
     Returns:
@@ -83,6 +87,7 @@ def export_checkpoint(
     """
     report = progress or (lambda done, total, step: None)
     kind = find_target(target, precision)
+    resolved = _resolve(target, precision, tensorrt)
     _check_int8(precision, int8)
     _check_source(Path(checkpoint))
     _require_packages()
@@ -97,11 +102,11 @@ def export_checkpoint(
         report(1, len(_STEPS), _STEPS[1])
         model = _trace(network, spec)
         report(2, len(_STEPS), _STEPS[2])
-        job = Job(model, spec, draft.path, _int8_job(int8, calibration), _within(report, 2))
+        job = Job(model, spec, draft.path, _int8_job(int8, calibration), _within(report, 2), resolved)
         written = write_target(kind, job)
-        draft.spec = replace(spec, quantization=written.quantization)
+        draft.spec = replace(spec, quantization=written.quantization, opset=written.opset or spec.opset)
         report(3, len(_STEPS), _STEPS[3])
-        text = json.dumps(_verify(network, Bundle(draft.path, draft.spec), calibration, written), indent=2) + "\n"
+        text = json.dumps(_verify(network, Bundle(draft.path, draft.spec), kind, calibration, written), indent=2) + "\n"
         (draft.path / REPORT_FILE).write_text(text, encoding="utf-8")
     report(len(_STEPS), len(_STEPS), "done")
     return out
@@ -126,6 +131,13 @@ def _check_int8(precision: str, int8: Int8Options | None) -> None:
         raise ExportError("--calib", expected=expected, got=f"--precision {precision}", do=do)
     if int8.method is not None:
         check_method(int8.method)
+
+
+def _resolve(target: str, precision: str, wish: Wish | None) -> Resolved | None:
+    """Find what the device is, before anything is loaded: what is impossible is refused at once."""
+    if target == "tensorrt" or target == "jetson":
+        return resolve(wish or Wish(target), precision)
+    return None
 
 
 def _open_calibration(int8: Int8Options, spec: InputSpec) -> CalibrationSet:
@@ -184,14 +196,14 @@ def _trace(network: MDPoseNetwork, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def _verify(
-    network: MDPoseNetwork, bundle: Bundle, calibration: CalibrationSet | None, written: Written
+    network: MDPoseNetwork, bundle: Bundle, kind: Target, calibration: CalibrationSet | None, written: Written
 ) -> dict[str, Any]:
     """Hold the written graph against the network; the findings are the bundle's report."""
     from mdpose_edge.export.parity import calibration_images, check_fp16_range, compare_with_torch, parity_images
 
     size = bundle.spec.input
     images = parity_images(size) if calibration is None else calibration_images(size, calibration.inputs)
-    found: dict[str, Any] = {"parity": compare_with_torch(network, bundle, images)}
+    found: dict[str, Any] = {"parity": compare_with_torch(network, bundle, images, kind.compared_on)}
     if bundle.spec.precision == "fp16":
         found["largest_activation"] = check_fp16_range(network, bundle.spec)
     return {**found, **written.findings}

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import torch
 from onnx import numpy_helper
 
@@ -22,6 +23,8 @@ from mdpose_edge.train.network import DeployedNetwork, MDPoseNetwork
 
 OPSET = 17
 """The newest that TensorRT 8.5 (JetPack 5) parses."""
+TYPED_INT8_OPSET = 19
+"""The oldest in which QuantizeLinear and DequantizeLinear take float16 scales; TensorRT 10 and newer parse it."""
 MAX_IR_VERSION = 8
 """The ONNX file format of opset 17's own release; readers of that age refuse a newer one."""
 RESIZE_SCALES, RESIZE_SIZES = 2, 3
@@ -85,8 +88,28 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-def check_onnx(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+def to_typed_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a Q/DQ graph so that it states every type: what is not int8 is float16, scales too.
+
+    A strongly typed TensorRT computes in just these types. The int8 values stay as they were but for the rounding of
+    the scales to float16, one part in 2048.
+
+    Args:
+        model: float32 with Q/DQ, opset 17. Not modified.
+
+    Raises:
+        ExportError: a weight is beyond float16's range.
+    """
+    return to_fp16(onnx.version_converter.convert_version(model, TYPED_INT8_OPSET))
+
+
+def check_onnx(model: onnx.ModelProto, spec: ModelSpec, opset: int = OPSET) -> onnx.ModelProto:
     """Hold a graph against ONNX's rules, then against ours.
+
+    Args:
+        model: the graph.
+        spec: names of its input and outputs.
+        opset: that it must be in.
 
     Returns:
         The graph with the shape of every tensor inferred and written down.
@@ -99,17 +122,17 @@ def check_onnx(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError("the ONNX graph", expected="a valid one", got=str(error), do="report this") from error
-    for expected, got in _broken_rules(inferred, spec):
+    for expected, got in _broken_rules(inferred, spec, opset):
         raise ExportError("the ONNX graph", expected=expected, got=got, do="choose another backbone, or report this")
     return inferred
 
 
-def _broken_rules(model: onnx.ModelProto, spec: ModelSpec) -> Iterator[tuple[str, str]]:
+def _broken_rules(model: onnx.ModelProto, spec: ModelSpec, opset: int) -> Iterator[tuple[str, str]]:
     """Give (expected, got) of each rule that the graph breaks."""
     graph = model.graph
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-    if opsets != {"ai.onnx": OPSET}:
-        yield f"opset {OPSET} alone", str(opsets)
+    if opsets != {"ai.onnx": opset}:
+        yield f"opset {opset} alone", str(opsets)
     if model.ir_version > MAX_IR_VERSION:
         yield f"IR version {MAX_IR_VERSION} at most", str(model.ir_version)
     if (names := [value.name for value in graph.input]) != [spec.input.name]:

@@ -40,7 +40,7 @@ OCTAVES = (4, 8, 16, 32, 64)
 
 
 def compare_with_torch(
-    network: MDPoseNetwork, bundle: Bundle, images: NDArray[np.uint8] | None = None
+    network: MDPoseNetwork, bundle: Bundle, images: NDArray[np.uint8] | None = None, engine: str | None = None
 ) -> dict[str, Any]:
     """Run a bundle's graph and the network it came from on the same images.
 
@@ -51,6 +51,7 @@ def compare_with_torch(
         network: in eval mode.
         bundle: with its graph in place; hashes are not checked.
         images: (N, H, W, 3) uint8, N a multiple of the batch; None for `parity_images`.
+        engine: to run the graph on, or None for its target's own.
 
     Returns:
         What was compared and found, as JSON.
@@ -59,7 +60,7 @@ def compare_with_torch(
         ExportError: the graph does not run, or a name, shape or value differs.
     """
     spec = bundle.spec
-    engine = default_engine(spec.target, str(bundle.path))
+    engine = engine or default_engine(spec.target, str(bundle.path))
     images = parity_images(spec.input) if images is None else images
     found: list[Mapping[str, Any]] = []
     try:

@@ -39,6 +39,10 @@ class OnnxRuntimeAdapter(CheckedAdapter):
         options.log_severity_level = _LOG_ERRORS_ONLY
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.inter_op_num_threads = 1
+        if bundle.spec.target != "onnx":
+            # A graph for another engine runs as written: optimised by 1.31, Q/DQ in float16 gave other values
+            # (docs/decisions/0009-tensorrt.md).
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads or 0  # 0 is onnxruntime's word for one per core
         with self._failures("load"):
             self._session = ort.InferenceSession(bundle.graph, options, providers=[PROVIDER])

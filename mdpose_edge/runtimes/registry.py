@@ -36,6 +36,7 @@ class Engine:
 ENGINES = {
     "onnxruntime": Engine("mdpose_edge.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter", ("onnx",)),
     "openvino": Engine("mdpose_edge.runtimes.openvino_adapter:OpenVinoAdapter", ("openvino", "onnx")),
+    "tensorrt": Engine("mdpose_edge.runtimes.tensorrt_adapter:TensorRtAdapter", ("tensorrt", "jetson")),
     "torch": Engine("mdpose_edge.runtimes.torch_adapter:TorchAdapter", (CHECKPOINT_TARGET,)),
 }
 """By name; a target's default engine is the first that opens it."""

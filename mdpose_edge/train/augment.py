@@ -1,7 +1,7 @@
 """Random views of a training image, as one affine map and one warp.
 
 Rotation, expansion, crop, flip and resize (in the paper's order) are composed into a single matrix, so that each image
-is resampled once. Coordinates are continuous pixels throughout (see preprocess.py).
+is resampled once. Coordinates are continuous pixels throughout (see geometry.py).
 """
 
 from __future__ import annotations

@@ -18,9 +18,8 @@ from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.base import RuntimeAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter, open_engine
 from mdpose_edge.spec import InputSpec, ModelSpec
-from tests.artifacts import SIZE, Artifacts, single_threaded
+from tests.artifacts import SIZE, Artifacts
 
-pytest.importorskip("torch", reason="the reference is torch's")
 Heads = dict[str, NDArray[np.float32]]
 
 
@@ -37,8 +36,32 @@ CASES = [
     for target in ENGINES[engine].targets
     for precision, batch in (("fp32", 1), ("fp32", 3), ("fp16", 1), ("int8", 1))
     if not (target == "torch" and precision != "fp32")
+    if target != "jetson"  # a Jetson's own bundles run there alone; elsewhere the target tensorrt stands for both
 ]
 GRAPH_CASES = [case for case in CASES if case.target != "torch" and case.precision == "fp32" and case.batch == 1]
+
+
+def require_engine(engine: str) -> None:
+    """Skip an engine that is not installed, and TensorRT where there is no GPU."""
+    if engine == "torch":
+        return
+    pytest.importorskip(engine)
+    if engine == "tensorrt":
+        pytest.importorskip("pycuda")
+        from mdpose_edge.trt.cuda import Cuda
+
+        try:
+            Cuda().close()
+        except EngineError as error:
+            pytest.skip(f"no NVIDIA GPU: {error}")
+
+
+def build(engine: str, model: Path) -> None:
+    """Build what stands between a model and its engine: a bundle for TensorRT is no engine yet."""
+    if engine == "tensorrt":
+        from mdpose_edge.build import build_engine
+
+        build_engine(model)
 
 
 def case_id(case: Case) -> str:
@@ -55,9 +78,9 @@ class Opened(NamedTuple):
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
 def opened(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Opened]:
     case: Case = request.param
-    if case.engine != "torch":
-        pytest.importorskip(case.engine)
+    require_engine(case.engine)
     model = artifacts.model(case.target, case.precision, case.batch)
+    build(case.engine, model)
     spec, adapter = open_engine(model, case.engine, threads=1)
     with adapter:
         yield Opened(case, model, spec, adapter)
@@ -66,16 +89,7 @@ def opened(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Ope
 @pytest.fixture(scope="module")
 def reference(artifacts: Artifacts) -> Callable[[NDArray[np.uint8]], Heads]:
     """Give the network as trained, which no adapter has touched."""
-    from mdpose_edge.export.parity import reference_outputs
-    from mdpose_edge.train.checkpoint import load_network
-
-    network, spec = load_network(artifacts.checkpoint())
-
-    def run_network(images: NDArray[np.uint8]) -> Heads:
-        with single_threaded():
-            return reference_outputs(network, spec, images)
-
-    return run_network
+    return artifacts.reference()
 
 
 FRAMES = list(np.random.default_rng(2).integers(0, 256, (4, 96, 128, 3), np.uint8))
@@ -83,8 +97,7 @@ FRAMES = list(np.random.default_rng(2).integers(0, 256, (4, 96, 128, 3), np.uint
 
 @pytest.fixture(scope="module")
 def reference_poses(artifacts: Artifacts) -> list[Poses]:
-    with PoseEstimator(artifacts.checkpoint(), runtime="torch", threads=1, threshold=0.5) as estimator:
-        return estimator.batch(FRAMES)
+    return artifacts.reference_poses(FRAMES)
 
 
 def random_images(spec: InputSpec) -> NDArray[np.uint8]:
@@ -216,10 +229,11 @@ def rewrite(source: Path, out: Path, spec: ModelSpec, cut: bool = False) -> Bund
 
 @pytest.mark.parametrize("case", GRAPH_CASES, ids=case_id)
 def test_a_corrupt_graph_is_one_sentence(case: Case, artifacts: Artifacts, tmp_path: Path) -> None:
-    pytest.importorskip(case.engine)
+    require_engine(case.engine)
     source = artifacts.bundle(case.target)
     bundle = rewrite(source, tmp_path / "cut", open_bundle(source).spec, cut=True)
     with pytest.raises(EngineError, match=f"expected a graph that {case.engine} can load") as caught:
+        build(case.engine, bundle.path)
         load_adapter(case.engine, bundle)
     assert "\n" not in str(caught.value)
     assert str(bundle.graph) in str(caught.value)
@@ -239,8 +253,10 @@ def test_a_corrupt_graph_is_one_sentence(case: Case, artifacts: Artifacts, tmp_p
 def test_a_graph_that_is_not_what_its_spec_says_is_refused(
     case: Case, change: dict[str, object], expected: str, artifacts: Artifacts, tmp_path: Path
 ) -> None:
-    pytest.importorskip(case.engine)
+    require_engine(case.engine)
     source = artifacts.bundle(case.target)
     spec = replace(open_bundle(source).spec, **change)  # type: ignore[arg-type]
     with pytest.raises(EngineError, match=f"expected .*{expected}.*graph and spec disagree"):
-        load_adapter(case.engine, rewrite(source, tmp_path / "other", spec))
+        bundle = rewrite(source, tmp_path / "other", spec)
+        build(case.engine, bundle.path)
+        load_adapter(case.engine, bundle)

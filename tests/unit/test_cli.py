@@ -49,8 +49,39 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, __version__ + "\n", "")
     code, out, _ = run("--help")
     assert code == 0
-    commands = ("synth", "train", "export", "eval", "check", "infer", "calib", "demo")
+    commands = ("synth", "train", "export", "build", "eval", "check", "infer", "calib", "nvdla", "triton", "demo")
     assert all(command in out for command in commands)
+
+
+def test_nvdla_lists_what_would_leave_it(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    code, out, _ = run("nvdla", artifacts.bundle("onnx"), "--precision", "int8", "--trt", "8.5.2", "--json", file)
+    assert code == 0
+    assert "in 1 loadable\n" in out
+    assert "gpu       1 Cast: image is uint8: NVDLA computes FP16 and INT8 (/network/normalize/Cast)\n" in out
+    found = json.loads(file.read_text())
+    assert (found["precision"], found["tensorrt"], found["loadables"]) == ("int8", "8.5.2", 1)
+    code, out, error = run("nvdla", artifacts.bundle("onnx"), "--trt", "10.13")
+    assert (code, out) == (2, "")
+    assert "expected TensorRT 10.7 or older, the last that builds for NVDLA" in error
+
+
+def test_triton_writes_a_repository(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
+    out = tmp_path / "repository"
+    code, text, _ = run("triton", artifacts.bundle("onnx"), "--out", out, "--name", "people", "--max-batch", 2)
+    assert (code, text) == (0, f"{out}\n")
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "people", "people_decode", "people_graph"}
+    assert "max_batch_size: 2" in (out / "people" / "config.pbtxt").read_text()
+    out = tmp_path / "exported"
+    code, text, _ = run("export", artifacts.checkpoint(), "--target", "triton", "--out", out)
+    assert (code, text) == (0, f"{out}\n")
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "mdpose", "mdpose_decode", "mdpose_graph"}
+    code, _, error = run("export", artifacts.checkpoint(), "--target", "triton", "--out", out, "--batch", 2)
+    assert code == 2
+    assert "--batch: expected none: Triton batches by itself, got 2" in error
+    code, text, error = run("triton", artifacts.checkpoint(), "--out", tmp_path / "other")
+    assert (code, text) == (2, "")
+    assert "expected a bundle directory" in error
 
 
 def test_synth_splits_its_images(run: Run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
     from mdpose_edge.calib.dataset import CalibrationSet
+    from mdpose_edge.export.recipe import Resolved
 
 Step = Callable[[int, int, str], None]
 """Called with (done, in all, what) within a long step."""
@@ -50,6 +51,8 @@ class Job:
     """Given where the spec's precision is int8."""
     progress: Callable[[int, int], None] | None = None
     """Called with (images done, images in all) while ranges are measured."""
+    tensorrt: Resolved | None = None
+    """Given where the target is for TensorRT: the device's version, and the Jetson if it is one."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Written:
     """For `ModelSpec.quantization`; see `describe_int8`."""
     findings: Mapping[str, Any] = field(default_factory=dict)
     """For the bundle's report, as JSON."""
+    opset: int | None = None
+    """Of the graph, where the target chose another than export/onnx.py's."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,23 @@ class Target:
     precisions: tuple[str, ...]
     is_onnx: bool
     """Whether the graph is ONNX, whose opset the spec states."""
+    compared_on: str | None = None
+    """The engine that holds the graph against the network where the target's own runs on the device alone."""
 
+
+_TENSORRT = Target(
+    "mdpose_edge.export.targets.tensorrt",
+    "model.onnx",
+    ("fp32", "fp16", "int8"),
+    is_onnx=True,
+    compared_on="onnxruntime",
+)
 
 TARGETS = {
     "onnx": Target("mdpose_edge.export.targets.onnx", "model.onnx", ("fp32", "fp16", "int8"), is_onnx=True),
     "openvino": Target("mdpose_edge.export.targets.openvino", "model.xml", ("fp32", "fp16", "int8"), is_onnx=False),
+    "tensorrt": _TENSORRT,
+    "jetson": _TENSORRT,
 }
 """By name: `ModelSpec.target`, and --target."""
 

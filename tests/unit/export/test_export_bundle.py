@@ -82,7 +82,7 @@ def test_steps_are_reported_in_order_and_an_earlier_bundle_is_replaced(artifacts
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"target": "tensorrt"}, ExportError, "--target: expected one of onnx, openvino, got tensorrt"),
+        ({"target": "abacus"}, ExportError, "--target: expected one of onnx, openvino, tensorrt, jetson, got abacus"),
         ({"target": "onnx", "precision": "fp8"}, ExportError, "--precision: expected one of fp32, fp16, int8, got fp8"),
         ({"target": "onnx", "batch": 0}, SpecError, "input.batch: expected a whole number of at least 1, got 0"),
     ],

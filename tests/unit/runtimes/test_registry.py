@@ -61,7 +61,8 @@ def test_a_target_of_the_future_is_refused(artifacts: Artifacts, tmp_path: Path)
     spec = replace(open_bundle(source).spec, target="abacus")
     with write_bundle(tmp_path / "bundle", spec) as directory:
         (directory / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
-    with pytest.raises(EngineError, match="one of onnx, openvino, torch, got one for abacus; update mdpose-edge"):
+    known = "one of jetson, onnx, openvino, tensorrt, torch, got one for abacus; update mdpose-edge"
+    with pytest.raises(EngineError, match=known):
         open_engine(tmp_path / "bundle")
     with pytest.raises(EngineError, match="got one for abacus; update mdpose-edge"):
         open_engine(tmp_path / "bundle", "openvino")

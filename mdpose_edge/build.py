@@ -1,0 +1,183 @@
+"""A bundle becomes an engine on the device that runs it: checked, built, inspected, tried, and only then kept.
+
+This is `mdpose-edge build`. What TensorRT is told is in trt/builder.py; where engines are kept, in trt/cache.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.errors import EngineError
+from mdpose_edge.runtimes.tensorrt_adapter import TensorRtAdapter
+from mdpose_edge.trt.builder import Plan, build_plan
+from mdpose_edge.trt.cache import (
+    EngineFacts,
+    Manifest,
+    cache_folder,
+    check_writable,
+    engine_facts,
+    new_manifest,
+    read_engine,
+    read_timing,
+    timing_name,
+    write_engine,
+    write_timing,
+)
+from mdpose_edge.trt.capabilities import load_tensorrt
+from mdpose_edge.trt.cuda import Cuda
+from mdpose_edge.trt.host import Host, check_host, check_memory, describe_host
+from mdpose_edge.trt.inspection import check_inspection, inspect_engine
+from mdpose_edge.trt.recipe import Recipe, read_golden, read_recipe, recipe_summary
+from mdpose_edge.trt.selftest import run_self_test
+
+Progress = Callable[[int, int, str, str], None]
+"""Called with (steps done, steps in all, note, stage)."""
+
+_STEPS = ("checking bundle and machine", "building", "inspecting what was built", "self-test")
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine in the cache."""
+
+    path: Path
+    """Its folder."""
+    manifest: Manifest
+    cached: bool
+    """Whether it was there before."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all that is known of it as JSON."""
+        facts = vars(self.manifest.facts)
+        return {"engine": str(self.path), "cached": self.cached, "facts": facts, **self.manifest.report}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A bundle, checked against the machine, and how to build it."""
+
+    bundle: Bundle
+    recipe: Recipe
+    trt: Any
+    host: Host
+    facts: EngineFacts
+    folder: Path
+    workspace_mib: int
+    nvdla_core: int | None
+
+
+def build_engine(
+    path: str | Path,
+    *,
+    cache: Path | None = None,
+    workspace_mib: int | None = None,
+    nvdla_core: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> BuiltEngine:
+    """Build the engine of a bundle, or find the one that fits.
+
+    Args:
+        path: a bundle that was exported for tensorrt or jetson.
+        cache: the folder of engines; see cache.cache_folder.
+        workspace_mib: memory for a kernel beside the tensors, or None for the recipe's; other than None builds anew.
+        nvdla_core: another core than the recipe's, or None; other than None builds anew.
+        force: build anew whatever is there.
+        progress: called as each step begins and while TensorRT builds.
+
+    Raises:
+        MissingPackageError: tensorrt or pycuda is not installed.
+        BundleError, SpecError: the bundle is damaged, or for another target.
+        EngineError: the machine is not the recipe's, TensorRT refuses the graph, the engine is not what was asked for,
+            or it does not give what was recorded; no engine is left behind.
+    """
+    report = progress or (lambda done, total, note, stage: None)
+    report(0, len(_STEPS), _STEPS[0], "")
+    bundle = open_bundle(path)
+    recipe = read_recipe(bundle)
+    if nvdla_core is not None and recipe.nvdla_core is None:
+        expected, do = "a bundle for NVDLA", "export it again with --nvdla, or leave --nvdla-core out"
+        raise EngineError(str(bundle.path), expected=expected, got="one for the GPU", do=do)
+    trt = load_tensorrt()
+    cuda = Cuda()
+    try:
+        host = describe_host(trt, cuda)
+        check_host(host, trt, bundle, recipe)
+        facts, folder = engine_facts(bundle, recipe, host), cache_folder(bundle, cache)
+        if not (force or workspace_mib or nvdla_core is not None) and (found := _existing(folder, facts)):
+            report(len(_STEPS), len(_STEPS), "there already", "")
+            return found
+        job = _Job(
+            bundle,
+            recipe,
+            trt,
+            host,
+            facts,
+            folder,
+            workspace_mib or recipe.workspace_mib,
+            recipe.nvdla_core if nvdla_core is None else nvdla_core,
+        )
+        check_writable(folder)
+        check_memory(host, bundle, job.workspace_mib)
+        report(1, len(_STEPS), _STEPS[1], "")
+        started = time.monotonic()
+        plan = _build(job, cuda, report)
+        seconds = time.monotonic() - started
+    finally:
+        cuda.close()
+    return _keep(job, plan, seconds, report)
+
+
+def _existing(folder: Path, facts: EngineFacts) -> BuiltEngine | None:
+    """Find an engine that fits; one that was altered counts as none, for building replaces it."""
+    try:
+        found = read_engine(folder, facts)
+    except EngineError:
+        return None
+    return None if found is None else BuiltEngine(folder / facts.key, found[0], cached=True)
+
+
+def _build(job: _Job, cuda: Cuda, report: Progress) -> Plan:
+    timing = timing_name(job.recipe, job.facts)
+    with cuda.failures("build"), cuda.current():
+        plan = build_plan(
+            job.trt,
+            job.bundle,
+            job.recipe,
+            workspace_mib=job.workspace_mib,
+            nvdla_core=job.nvdla_core,
+            timing=read_timing(job.folder, timing),
+            step=lambda done, total, phase: report(done, total, phase, "TensorRT"),
+        )
+    if plan.timing:
+        write_timing(job.folder, timing, plan.timing)
+    return plan
+
+
+def _keep(job: _Job, plan: Plan, seconds: float, report: Progress) -> BuiltEngine:
+    """Open the plan, hold it against the recipe and the recorded heads, and put it into the cache."""
+    report(2, len(_STEPS), _STEPS[2], "")
+    recipe, core = job.recipe, job.nvdla_core
+    with TensorRtAdapter.of_plan(job.bundle, job.trt, plan.data, core, job.host.gpu.integrated) as adapter:
+        found = inspect_engine(adapter.engine_description(), recipe, core, plan.gpu_convolutions)
+        check_inspection(found, recipe, core)
+        report(3, len(_STEPS), _STEPS[3], "")
+        tried = run_self_test(adapter.infer, read_golden(job.bundle), job.bundle.spec.input.batch, recipe.self_test)
+        uses_graph = adapter.uses_cuda_graph
+    findings = {
+        "recipe": recipe_summary(recipe, job.bundle.spec),
+        "workspace_mib": job.workspace_mib,
+        "build_seconds": round(seconds, 1),
+        "inspection": found.summary(),
+        "self_test": tried,
+        "cuda_graph": uses_graph,
+    }
+    manifest = new_manifest(job.facts, plan.data, core, findings)
+    write_engine(job.folder, manifest, plan.data)
+    report(len(_STEPS), len(_STEPS), "done", "")
+    return BuiltEngine(job.folder / job.facts.key, manifest, cached=False)

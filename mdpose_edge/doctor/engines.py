@@ -1,0 +1,180 @@
+"""Each engine is started on a tiny graph, in a process of its own: what crashes or hangs there is a finding too.
+
+python -m mdpose_edge.doctor.engines ENGINE
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdpose_edge.doctor.findings import Finding
+from mdpose_edge.doctor.tiny import OPSET, TOLERANCE, tiny_bundle, tiny_image, tiny_outputs
+from mdpose_edge.errors import EngineError, MdposeError, MissingPackageError
+from mdpose_edge.optional import available
+from mdpose_edge.runtimes.base import CheckedAdapter
+from mdpose_edge.runtimes.registry import ENGINES, load_adapter
+from mdpose_edge.targets import show, typing_of
+from mdpose_edge.trt import capabilities
+from mdpose_edge.trt.builder import build_plan
+from mdpose_edge.trt.cuda import Cuda
+from mdpose_edge.trt.recipe import Limits, PreprocessingRecipe, Recipe, SelfTest, TensorRtRange
+
+TIMEOUT_S = 180
+"""TensorRT measures its kernels when it builds, also for a tiny graph."""
+CHECKPOINT = "dla34_synth_int8.safetensors"
+"""What the torch engine is started on: it opens checkpoints only, and this one comes with the package."""
+_CRASH = "install the engine again, in a fresh environment"
+
+
+def check_engines() -> list[Finding]:
+    """Start every engine that is installed."""
+    return [check_engine(name) for name in ENGINES]
+
+
+def check_engine(name: str) -> Finding:
+    """Start one engine on the tiny graph, and compare what it computes with numpy."""
+    if not available(name):
+        return Finding("engines", name, "absent", "not installed", f'pip install "mdpose-edge[{_extra(name)}]"')
+    command = [sys.executable, "-m", "mdpose_edge.doctor.engines", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("engines", name, "broken", f"no answer within {TIMEOUT_S} s", _CRASH)
+    answer = _answer(done.stdout)
+    if done.returncode == 0 and answer:
+        return Finding("engines", name, "ok", f"{_version(name)}: {answer['found']}")
+    if answer:
+        found = f"{_version(name)}: {answer['found']}"
+        return Finding("engines", name, "absent" if answer["missing"] else "broken", found, answer["remedy"])
+    lines = done.stderr.strip().splitlines()
+    why = f"ended by signal {-done.returncode}" if done.returncode < 0 else (lines[-1] if lines else "ended silently")
+    return Finding("engines", name, "broken", f"{_version(name)}: {why}", _CRASH)
+
+
+def main(name: str) -> int:
+    """Start an engine here, and print how it went as JSON."""
+    start = time.perf_counter()
+    try:
+        with _opened(name) as adapter:
+            opened_s = time.perf_counter() - start
+            error = _largest_error(name, adapter)
+    except MdposeError as failure:
+        missing = isinstance(failure, MissingPackageError)
+        found = f"expected {failure.expected}, got {failure.got}"
+        print(json.dumps({"found": found, "remedy": failure.do, "missing": missing}))
+        return 1
+    what = "started" if error is None else f"largest error {error:.1e} of the largest value"
+    print(json.dumps({"found": f"loads a graph in {opened_s:.1f} s and runs it, {what}"}))
+    return 0
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[CheckedAdapter]:
+    """Open an engine on what it takes: the tiny graph, or the package's own checkpoint."""
+    if "onnx" in ENGINES[name].targets:
+        with tiny_bundle() as bundle, load_adapter(name, bundle, threads=1) as adapter:
+            yield adapter
+    elif name == "tensorrt":
+        with _tensorrt_opened() as adapter:
+            yield adapter
+    else:
+        with load_adapter(name, Path(str(files("mdpose_edge") / "assets" / CHECKPOINT))) as adapter:
+            yield adapter
+
+
+@contextmanager
+def _tensorrt_opened() -> Iterator[CheckedAdapter]:
+    """Build the tiny graph, as `mdpose-edge build` would, and open it without keeping it."""
+    from mdpose_edge.runtimes.tensorrt_adapter import TensorRtAdapter
+
+    trt = capabilities.load_tensorrt()
+    cuda = Cuda()
+    try:
+        integrated = cuda.describe().integrated
+        with tiny_bundle() as bundle:
+            with cuda.failures("build"), cuda.current():
+                plan = build_plan(
+                    trt,
+                    bundle,
+                    _tiny_recipe(trt),
+                    workspace_mib=64,
+                    nvdla_core=None,
+                    timing=b"",
+                    step=lambda done, total, phase: None,
+                )
+            with TensorRtAdapter.of_plan(bundle, trt, plan.data, None, integrated) as adapter:
+                yield adapter
+    finally:
+        cuda.close()
+
+
+def _tiny_recipe(trt: Any) -> Recipe:
+    version = capabilities.tensorrt_version(trt)
+    return Recipe(
+        recipe_version=0,
+        tensorrt=TensorRtRange(show(version), show((version[0] + 1,))),
+        typing=typing_of(version),
+        precision="fp32",
+        flags=(),
+        cleared_flags=(),
+        workspace_mib=64,
+        opset=OPSET,
+        timing_cache="",
+        jetson=None,
+        calibration=None,
+        preprocessing=PreprocessingRecipe(),
+        convolutions={},
+        limits=Limits(1.0, 1.0),
+        self_test=SelfTest(1.0, 1.0),
+    )
+
+
+def _largest_error(name: str, adapter: CheckedAdapter) -> float | None:
+    """Run the engine; give its largest error relative to a tensor's largest value, or None on the checkpoint."""
+    if name == "torch":
+        spec = adapter.spec.input
+        found = adapter.infer(np.zeros((spec.batch, spec.height, spec.width, 3), np.uint8))
+        if not all(np.isfinite(tensor).all() for tensor in found.values()):
+            raise EngineError(name, expected="finite numbers", got="others", do=_CRASH)
+        return None
+    found, right = adapter.infer(tiny_image()), tiny_outputs()
+    error = max(float(np.abs(found[key] - right[key]).max() / np.abs(right[key]).max()) for key in right)
+    if not error <= TOLERANCE:
+        expected, got = f"the tiny graph's outputs to {TOLERANCE:g}", f"an error of {error:.2g}"
+        raise EngineError(name, expected=expected, got=got, do=_CRASH)
+    return error
+
+
+def _answer(text: str) -> dict[str, Any]:
+    """Read the last line, or nothing where it is none of ours: engines print to stdout too."""
+    try:
+        answer = json.loads((text.strip().splitlines() or [""])[-1])
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _extra(name: str) -> str:
+    return "train" if name == "torch" else name
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a system package, such as Jetson's TensorRT
+        return "version unknown to pip"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

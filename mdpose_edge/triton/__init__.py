@@ -1,0 +1,1 @@
+"""NVIDIA Triton Inference Server: a bundle becomes a model repository; docs/triton.md."""

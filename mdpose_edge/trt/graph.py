@@ -1,0 +1,78 @@
+"""CUDA graphs: the queue of one frame, recorded once and launched as a whole.
+
+pycuda has no calls for it, so the driver's own are made through ctypes, on the stream that pycuda made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+LIBRARY = "libcuda.so.1"
+THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on using CUDA while this one records."""
+_FUNCTIONS = (
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+    "cuGraphDestroy",
+)
+
+
+class Recording:
+    """A recorded frame; the context that it was recorded in must be current in every call."""
+
+    def __init__(self, library: Any, graph: ctypes.c_void_p, executable: ctypes.c_void_p) -> None:
+        self._library, self._graph, self._executable = library, graph, executable
+
+    def launch(self, stream: int) -> bool:
+        """Queue the frame; False where the driver refuses."""
+        return bool(self._library.cuGraphLaunch(self._executable, ctypes.c_void_p(stream)) == 0)
+
+    def close(self) -> None:
+        """Free the recording."""
+        self._library.cuGraphExecDestroy(self._executable)
+        self._library.cuGraphDestroy(self._graph)
+
+
+def load_library() -> Any:
+    """Load the driver's library, or give None where it is absent or too old to record (before CUDA 11.4)."""
+    try:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError:
+        return None
+    return library if all(hasattr(library, name) for name in _FUNCTIONS) else None
+
+
+def record(
+    library: Any, stream: int, enqueue: Callable[[], None], errors: tuple[type[Exception], ...]
+) -> Recording | None:
+    """Record what `enqueue` queues on a stream.
+
+    Args:
+        library: of `load_library`.
+        stream: its handle; not the default stream, and with nothing left to do.
+        enqueue: queues one frame on it; called once, and nothing runs.
+        errors: what it raises if something cannot be recorded.
+
+    Returns:
+        The recording, or None where the frame cannot be recorded; the stream is usable either way.
+    """
+    handle, graph, executable = ctypes.c_void_p(stream), ctypes.c_void_p(), ctypes.c_void_p()
+    if library.cuStreamBeginCapture_v2(handle, THREAD_LOCAL) != 0:
+        return None
+    try:
+        enqueue()
+        recorded = True
+    except errors:
+        recorded = False
+    ended = library.cuStreamEndCapture(handle, ctypes.byref(graph)) == 0
+    if not (ended and graph):
+        return None
+    if not recorded or library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)) != 0:
+        library.cuGraphDestroy(graph)
+        return None
+    return Recording(library, graph, executable)

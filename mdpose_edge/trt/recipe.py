@@ -1,0 +1,195 @@
+"""recipe.json: what the device must do with a bundle, so that it guesses nothing.
+
+Written by the export on any machine, listed with its hash in the spec, read strictly on the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpose_edge.bundle import Bundle
+from mdpose_edge.errors import BundleError
+from mdpose_edge.spec import ModelSpec
+from mdpose_edge.strict import read_dataclass
+from mdpose_edge.targets import Typing, Version, parse_version
+
+RECIPE_FILE = "recipe.json"
+GOLDEN_FILE = "golden.npz"
+CALIBRATION_FILE = "calibration.cache"
+TARGETS = ("tensorrt", "jetson")
+"""Values of `ModelSpec.target` whose bundles have a recipe."""
+RECIPE_VERSION = 1
+"""Raised when a reader of the previous version would misread the next."""
+
+_EXPORT_AGAIN = "export it again with --target tensorrt or jetson"
+
+
+@dataclass(frozen=True)
+class TensorRtRange:
+    """The versions that build this graph as it was meant."""
+
+    at_least: str
+    below: str
+
+    def __contains__(self, version: Version) -> bool:
+        return parse_version(self.at_least) <= version < parse_version(self.below)
+
+    def __str__(self) -> str:
+        return f"at least {self.at_least} and below {self.below}"
+
+
+@dataclass(frozen=True)
+class JetsonRecipe:
+    """The Jetson that a bundle is for; see targets.py."""
+
+    jetpack: str
+    device: str
+    compute_capability: tuple[int, int]
+    nvdla_core: int | None
+
+
+@dataclass(frozen=True)
+class PreprocessingRecipe:
+    """Where a uint8 NHWC image becomes what the first convolution takes.
+
+    TensorRT takes uint8 inputs from 8.5 on if their only reader is a cast to float: the export sees to it.
+    """
+
+    cast: Literal["graph"] = "graph"
+    transpose: Literal["graph"] = "graph"
+    normalise: Literal["graph"] = "graph"
+    runs_on: Literal["gpu"] = "gpu"
+    """Also where the network runs on NVDLA, which knows neither uint8 images nor NHWC."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of an engine may differ from what was asked before the build fails: shares of the convolutions."""
+
+    other_precision: float
+    """In a wider type than was asked for."""
+    off_nvdla: float
+    """On the GPU although NVDLA was asked for."""
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How far the engine's head tensors may be from the recorded ones."""
+
+    largest_error: float
+    """Of any value, relative to the tensor's largest."""
+    mean_error: float
+    """On average, relative to the tensor's mean magnitude."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a build needs to know beside the graph."""
+
+    recipe_version: int
+    tensorrt: TensorRtRange
+    typing: Typing
+    """Whether TensorRT chooses a layer's arithmetic within the flags, or the graph states it."""
+    precision: Literal["fp32", "fp16", "int8"]
+    flags: tuple[str, ...]
+    """Names of BuilderFlag to set; none of precision where typing is strong."""
+    cleared_flags: tuple[str, ...]
+    """Names of BuilderFlag to clear."""
+    workspace_mib: int
+    opset: int
+    timing_cache: str
+    """Name in the engine cache; {tensorrt} and {gpu} are filled in on the device."""
+    jetson: JetsonRecipe | None
+    calibration: str | None
+    """The file with INT8 scales for NVDLA, whose graph has no Q/DQ."""
+    preprocessing: PreprocessingRecipe
+    convolutions: Mapping[str, str]
+    """Precision asked for each convolution, by the name of its ONNX node."""
+    limits: Limits
+    self_test: SelfTest
+
+    @property
+    def nvdla_core(self) -> int | None:
+        """The core to build for, or None for the GPU."""
+        return None if self.jetson is None else self.jetson.nvdla_core
+
+    def to_json(self) -> str:
+        """Write the recipe as JSON, keys in the order of the fields."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def read_recipe(bundle: Bundle) -> Recipe:
+    """Read the recipe of a bundle, whose hashes `open_bundle` has checked.
+
+    Raises:
+        BundleError: the bundle is for another target, or its recipe is missing, malformed or of another version.
+    """
+    where = str(bundle.path)
+    if bundle.spec.target not in TARGETS:
+        expected = f"a bundle for {' or '.join(TARGETS)}"
+        raise BundleError(where, expected=expected, got=f"one for {bundle.spec.target}", do=_EXPORT_AGAIN)
+    if RECIPE_FILE not in bundle.spec.files:
+        raise BundleError(where, expected=f"a {RECIPE_FILE}", got="none", do=_EXPORT_AGAIN)
+    where = str(bundle.path / RECIPE_FILE)
+    try:
+        data = json.loads((bundle.path / RECIPE_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(where, expected="JSON", got=str(error), do=_EXPORT_AGAIN) from error
+    version = data.get("recipe_version") if isinstance(data, dict) else None
+    if version != RECIPE_VERSION:
+        do = "update mdpose-edge, or export again with this version"
+        raise BundleError(where, expected=f"recipe_version {RECIPE_VERSION}", got=str(version), do=do)
+    return read_dataclass(Recipe, data, where=where, error=BundleError, defaults=False)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Images, and the head tensors that the build machine got for them."""
+
+    images: NDArray[np.uint8]
+    """(n, H, W, 3)."""
+    heads: Mapping[str, NDArray[np.float32]]
+    """By output name, (n, ...)."""
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """Read the recorded images and head tensors.
+
+    Raises:
+        BundleError: they are missing or do not fit the spec.
+    """
+    path, spec = bundle.path / GOLDEN_FILE, bundle.spec
+    if GOLDEN_FILE not in spec.files:
+        raise BundleError(str(bundle.path), expected=f"a {GOLDEN_FILE}", got="none", do=_EXPORT_AGAIN)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            golden = Golden(arrays["images"], {name: arrays[f"heads/{name}"] for name in spec.outputs})
+    except (OSError, ValueError, KeyError) as error:
+        expected = f"images and {len(spec.outputs)} head tensors"
+        raise BundleError(str(path), expected=expected, got=str(error), do=_EXPORT_AGAIN) from error
+    shape = golden.images.shape[1:]
+    if golden.images.dtype != np.uint8 or shape != (spec.input.height, spec.input.width, 3) or not len(golden.images):
+        expected = f"uint8 images of {spec.input.width} x {spec.input.height}"
+        got = f"{golden.images.dtype} {golden.images.shape}"
+        raise BundleError(str(path), expected=expected, got=got, do=_EXPORT_AGAIN)
+    return golden
+
+
+def recipe_summary(recipe: Recipe, spec: ModelSpec) -> dict[str, object]:
+    """Give what a reader of a report wants to know of a recipe."""
+    return {
+        "target": spec.target,
+        "precision": recipe.precision,
+        "typing": recipe.typing,
+        "tensorrt": str(recipe.tensorrt),
+        "jetpack": None if recipe.jetson is None else recipe.jetson.jetpack,
+        "nvdla_core": recipe.nvdla_core,
+        "workspace_mib": recipe.workspace_mib,
+    }
