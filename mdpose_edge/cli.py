@@ -27,7 +27,7 @@ from mdpose_edge.commands import (
     triton,
     view,
 )
-from mdpose_edge.errors import MdposeError
+from mdpose_edge.errors import GateError, MdposeError
 
 app = typer.Typer(
     help="Multi-person pose estimation on edge devices: train, export, run and check MDPose.",
@@ -74,7 +74,7 @@ def main() -> None:
         app()
     except MdposeError as error:
         print(f"mdpose-edge: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, GateError) else 2)
 
 
 if __name__ == "__main__":

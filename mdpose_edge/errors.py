@@ -12,6 +12,7 @@ MdposeError                 any of the below; the command line prints it in one 
 ├── CalibrationError        a calibration set cannot be made, is altered, or does not fit the model
 ├── TrainingError           training cannot start or go on
 ├── ExportError             a graph cannot be made, or differs from the network
+├── GateError               an artifact fell short of its reference; the command line exits with 1
 └── EngineError             an inference engine cannot load or run a graph
 """
 
@@ -83,6 +84,10 @@ class TrainingError(MdposeError):
 
 class ExportError(MdposeError):
     """A graph cannot be made, or differs from the network it came from."""
+
+
+class GateError(MdposeError):
+    """An artifact fell short of its reference, and so does not appear."""
 
 
 class EngineError(MdposeError):

@@ -49,6 +49,14 @@ def gauge(used: float) -> str:
     )
 
 
+def bar(part: float) -> str:
+    """Draw a bar that is a part of the longest, in [0, 1]."""
+    return (
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{100.0 * part:.1f}" height="8" y="1"/></svg>'
+    )
+
+
 def _outline(heights: NDArray[np.floating]) -> str:
     """Trace the top of a histogram, heights in [0, 1], as a closed SVG path."""
     base, reach = HEIGHT - _BOTTOM, HEIGHT - _BOTTOM - _TOP

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mdpose_edge import __version__
 from mdpose_edge.check.frames import Frames, Progress, check_limit, frames_of
+from mdpose_edge.check.layers import LayerErrors, layer_errors
 from mdpose_edge.check.measure import measure
-from mdpose_edge.check.measurement import Measurement
+from mdpose_edge.check.measurement import Measurement, OutputError
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Recording
 from mdpose_edge.check.results import RESULTS_SUFFIX, Results
 from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
@@ -43,11 +47,12 @@ class Check:
     """The candidate's."""
     measurement: Measurement
     verdict: Verdict
+    layers: LayerErrors | None = None
+    """None where nobody asked."""
 
     def to_json_dict(self) -> dict[str, Any]:
         """Give verdict and figures, ready for json.dump."""
         divergence = self.measurement.divergence
-        outputs = divergence.outputs if divergence else ()
         return {
             "toolkit_version": __version__,
             "candidate": vars(self.candidate),
@@ -56,8 +61,13 @@ class Check:
             "images": len(self.frames),
             "labelled": self.frames.split is not None,
             **self.verdict.to_json_dict(),
-            "outputs": {o.name: {"rms_error": o.rms, "spread": o.spread, "largest_error": o.largest} for o in outputs},
+            "outputs": _errors(divergence.outputs if divergence else ()),
+            **({} if self.layers is None else {"layers": _errors(self.layers.errors)}),
         }
+
+
+def _errors(outputs: Iterable[OutputError]) -> dict[str, dict[str, float]]:
+    return {o.name: {"rms_error": o.rms, "spread": o.spread, "largest_error": o.largest} for o in outputs}
 
 
 def check(
@@ -71,6 +81,8 @@ def check(
     threads: int | None = None,
     limit: int | None = None,
     limits: Limits | None = None,
+    layers: bool = False,
+    calibration: Iterable[NDArray[np.uint8]] = (),
     progress: Progress | None = None,
 ) -> Check:
     """Ask whether a candidate is still the model that its reference is.
@@ -86,6 +98,8 @@ def check(
         threads: CPU threads of each engine.
         limit: only the first so many images.
         limits: what to hold the figures against.
+        layers: also compare the layers inside, on a few images; they are not judged.
+        calibration: the inputs (H, W, 3) that the candidate's ranges were measured on, where they are at hand.
         progress: called with (images done, images in all).
 
     Raises:
@@ -98,9 +112,12 @@ def check(
             _check_measurable(frames, one.spec)
         with _open_reference(reference, frames, one.spec, runtime=reference_runtime, threads=threads) as other:
             _check_keypoints(one, other)
-            measurement = measure(one, other, frames, progress)
+            measurement = measure(one, other, frames, progress, calibration=calibration)
             infos = _info(one), _info(other)
-    return Check(*infos, frames, one.spec, measurement, judge(measurement, limits))
+    inside = None
+    if layers:
+        inside = layer_errors(candidate, reference, frames, runtime=runtime, reference_runtime=reference_runtime)
+    return Check(*infos, frames, one.spec, measurement, judge(measurement, limits), inside)
 
 
 def record(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.check.colour import swapped_log_odds, warmth
 from mdpose_edge.check.frames import Frame, Frames, Progress
 from mdpose_edge.check.likelihood import coverage, joint_nll, mixture_divergence
 from mdpose_edge.check.matching import disagreement, match, oks_matrix, paired_scores
@@ -18,7 +19,7 @@ from mdpose_edge.check.measurement import (
     Divergence,
     ImagePair,
     Measurement,
-    OutputError,
+    OutputSums,
     Pair,
     Scores,
     SliceAccuracy,
@@ -32,7 +33,14 @@ from mdpose_edge.poses import Poses
 from mdpose_edge.spec import ModelSpec
 
 
-def measure(candidate: Artifact, reference: Side, frames: Frames, progress: Progress | None = None) -> Measurement:
+def measure(
+    candidate: Artifact,
+    reference: Side,
+    frames: Frames,
+    progress: Progress | None = None,
+    *,
+    calibration: Iterable[NDArray[np.uint8]] = (),
+) -> Measurement:
     """Run both sides over the images and measure all that can be.
 
     Args:
@@ -40,12 +48,13 @@ def measure(candidate: Artifact, reference: Side, frames: Frames, progress: Prog
         reference: what the candidate should be.
         frames: with annotations, or without: then accuracy and uncertainty are not measured.
         progress: called after each chunk of images.
+        calibration: the inputs (H, W, 3) that the candidate's ranges were measured on, where they are at hand.
 
     Raises:
         MissingPackageError: accuracy needs the extra `eval`.
         MdposeError: an image, artifact or engine fails.
     """
-    tally = _Tally(candidate.spec, reference.spec, frames.split)
+    tally = _Tally(candidate.spec, reference.spec, frames.split, [warmth(image) for image in calibration])
     size = max(candidate.batch, reference.batch)
     for start in range(0, len(frames), size):
         chunk = [frames[index] for index in range(start, min(start + size, len(frames)))]
@@ -64,6 +73,8 @@ class _Tally:
     candidate: ModelSpec
     reference: ModelSpec | None
     split: CocoSplit | None
+    calibration_warmth: list[float]
+    warmth: list[float] = field(default_factory=list)
     images: list[ImagePair] = field(default_factory=list)
     scores: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=list)
     results: tuple[list[Any], list[Any]] = field(default_factory=lambda: ([], []))
@@ -71,10 +82,12 @@ class _Tally:
     nll: list[NDArray[np.float64]] = field(default_factory=list)
     ratios: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = field(default_factory=lambda: ([], []))
     divergence: list[tuple[float, float]] = field(default_factory=list)
-    outputs: dict[str, _OutputSums] = field(default_factory=dict)
+    outputs: dict[str, OutputSums] = field(default_factory=dict)
 
     def add(self, index: int, frame: Frame, candidate: Observation, reference: Observation) -> None:
         sigmas = self.candidate.keypoints.sigmas
+        if self.calibration_warmth:
+            self.warmth.append(warmth(frame.pixels))
         apart = disagreement(candidate.deployed, reference.deployed, sigmas)
         self.images.append(ImagePair(index, candidate.deployed, reference.deployed, apart))
         threshold = self.candidate.decode.score_threshold
@@ -96,6 +109,8 @@ class _Tally:
             divergence=self._divergence() if self._one_model() else None,
             settings_apart=self._settings_apart(),
             images=tuple(self.images),
+            calibration_images=len(self.calibration_warmth) or None,
+            swapped_colours=swapped_log_odds(self.calibration_warmth, self.warmth),
         )
 
     def _one_model(self) -> bool:
@@ -110,7 +125,7 @@ class _Tally:
         assert candidate.mixture is not None and reference.mixture is not None
         self.divergence.append(mixture_divergence(candidate.mixture, reference.mixture))
         for name, expected in (reference.heads or {}).items():
-            self.outputs.setdefault(name, _OutputSums()).add((candidate.heads or {})[name], expected)
+            self.outputs.setdefault(name, OutputSums()).add((candidate.heads or {})[name], expected)
 
     def _grade(self, side: int, frame: Frame, observed: Observation, people: Persons) -> None:
         assert frame.image_id is not None
@@ -145,27 +160,6 @@ class _Tally:
     def _divergence(self) -> Divergence:
         weights, components = np.array(self.divergence).T
         return Divergence(weights, components, tuple(sums.error(name) for name, sums in self.outputs.items()))
-
-
-@dataclass
-class _OutputSums:
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    error_squares: float = 0.0
-    largest: float = 0.0
-
-    def add(self, got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        difference = got.astype(np.float64) - expected
-        self.count += expected.size
-        self.total += float(expected.sum(dtype=np.float64))
-        self.squares += float(np.square(expected, dtype=np.float64).sum())
-        self.error_squares += float(np.square(difference).sum())
-        self.largest = max(self.largest, float(np.abs(difference).max()))
-
-    def error(self, name: str) -> OutputError:
-        variance = self.squares / self.count - (self.total / self.count) ** 2
-        return OutputError(name, (self.error_squares / self.count) ** 0.5, max(variance, 0.0) ** 0.5, self.largest)
 
 
 def _labelled(people: Persons) -> NDArray[np.bool_]:

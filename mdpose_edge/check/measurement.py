@@ -94,6 +94,31 @@ class OutputError:
         return self.rms / self.spread if self.spread else float("inf")
 
 
+@dataclass
+class OutputSums:
+    """Sums up what an OutputError says, image by image."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    error_squares: float = 0.0
+    largest: float = 0.0
+
+    def add(self, got: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
+        """Count the values of one image, both of one shape."""
+        difference = got.astype(np.float64) - expected
+        self.count += expected.size
+        self.total += float(expected.sum(dtype=np.float64))
+        self.squares += float(np.square(expected, dtype=np.float64).sum())
+        self.error_squares += float(np.square(difference).sum())
+        self.largest = max(self.largest, float(np.abs(difference).max()))
+
+    def error(self, name: str) -> OutputError:
+        """Say what was found; at least one image was counted."""
+        variance = self.squares / self.count - (self.total / self.count) ** 2
+        return OutputError(name, (self.error_squares / self.count) ** 0.5, max(variance, 0.0) ** 0.5, self.largest)
+
+
 @dataclass(frozen=True)
 class Divergence:
     """How far the mixtures are apart, image by image: see likelihood.mixture_divergence."""
@@ -127,3 +152,8 @@ class Measurement:
     settings_apart: tuple[str, ...] | None
     """Settings of preprocessing and decoding that differ; None where the sides are not of one model."""
     images: tuple[ImagePair, ...]
+    calibration_images: int | None = None
+    """That the candidate's ranges were measured on; None where the inputs were not given."""
+    swapped_colours: float | None = None
+    """Log odds that the calibration inputs have red and blue swapped; see colour.swapped_log_odds. None where no inputs
+    were given, or nothing can be said."""

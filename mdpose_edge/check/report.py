@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge import __version__
-from mdpose_edge.check.charts import gauge, histogram
+from mdpose_edge.check.charts import bar, gauge, histogram
 from mdpose_edge.check.gate import Check, SideInfo
+from mdpose_edge.check.layers import LayerErrors, layer_name
 from mdpose_edge.check.measurement import Divergence, ImagePair, OutputError
 from mdpose_edge.check.slices import SLICES
 from mdpose_edge.check.verdict import Finding
@@ -73,6 +74,8 @@ def _sections(check: Check) -> Iterator[str]:
     yield _charts(check)
     if check.measurement.divergence is not None:
         yield _outputs(check.measurement.divergence)
+    if check.layers is not None:
+        yield _layers(check.layers)
     yield _worst(check)
     meaning = "What each figure means, and where its limit comes from, is in docs/gate.md."
     yield f"<footer>Made by mdpose-edge {__version__}. {meaning}</footer>"
@@ -164,7 +167,7 @@ def _outputs(divergence: Divergence) -> str:
     head = "".join(f"<th>{escape(kind)}</th>" for kind in kinds)
     return (
         "<h2>Error by output</h2><p>Root mean square error of each head tensor, as a part of the spread of the "
-        "reference's values. Artifacts show their outputs alone: errors of the layers inside are not known.</p>"
+        "reference's values.</p>"
         f'<div class="scroll"><table class="outputs"><tr><th>level</th>{head}</tr>{"".join(rows)}</table></div>'
     )
 
@@ -176,6 +179,31 @@ def _output_cell(output: OutputError | None) -> str:
     style = f"background: color-mix(in srgb, var(--bad) {strength:.0f}%, transparent)"
     title = f"rms {output.rms:.3g}, largest {output.largest:.3g}, spread {output.spread:.3g}"
     return f'<td style="{style}" title="{title}">{output.relative:.2%}</td>'
+
+
+def _layers(layers: LayerErrors) -> str:
+    """List the convolutions in the order of the graph, each with a bar as long as its error."""
+    title = "<h2>Error by layer</h2>"
+    if not layers.errors:
+        return f"{title}<p>Not known: {escape(layers.note.rstrip('.'))}.</p>"
+    relative = [error.relative for error in layers.errors]
+    longest = max((value for value in relative if np.isfinite(value)), default=0.0) or 1.0
+    rows = "".join(map(_layer_row, layers.errors, (min(value / longest, 1.0) for value in relative)))
+    return (
+        f"{title}<p>Root mean square error of each convolution's output, before the activation, as a part of the "
+        f"spread of the reference's values, over the first {layers.images} images, in the order of the graph. What the "
+        "layers before passed on is in it: look for where it leaps.</p>"
+        '<div class="scroll"><table class="layers"><tr><th>convolution</th><th>error</th><th></th></tr>'
+        f"{rows}</table></div>"
+    )
+
+
+def _layer_row(error: OutputError, part: float) -> str:
+    title = f"rms {error.rms:.3g}, largest {error.largest:.3g}, spread {error.spread:.3g}"
+    return (
+        f'<tr title="{title}"><td>{escape(layer_name(error.name))}</td><td>{error.relative:.2%}</td>'
+        f"<td>{bar(part)}</td></tr>"
+    )
 
 
 def _worst(check: Check) -> str:

@@ -15,7 +15,17 @@ from mdpose_edge.errors import DataError
 HEADLINE_FIGURES = ("AP50", "AP75", "APM", "APL", "AR")
 """Beside AP itself."""
 
-Unit = Literal["AP points", "nats per keypoint", "nats per image", "% of coordinates", "score", "distance", "settings"]
+Unit = Literal[
+    "AP points",
+    "nats per keypoint",
+    "nats per image",
+    "% of coordinates",
+    "score",
+    "distance",
+    "settings",
+    "nats",
+    "images",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,10 @@ class Limits:
     """Nats per keypoint: every coordinate moved by 0.22 of its sigma, or every sigma off by a factor of 1.25."""
     weight_kl: float = 0.02
     """Nats per image, between the weights of the components."""
+    calibration_images: int = 100
+    """At least, for INT8: with fewer, ranges hang on single images, and whether they fit others is luck."""
+    swapped_colours: float = 3.0
+    """Nats: odds of 20 to 1 that the calibration inputs have red and blue swapped."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,10 @@ def judge(measurement: Measurement, limits: Limits | None = None) -> Verdict:
 def _findings(measurement: Measurement, limits: Limits) -> Iterator[Finding]:
     if measurement.settings_apart is not None:
         yield _settings(measurement.settings_apart)
+    if measurement.calibration_images is not None:
+        yield _calibration(measurement.calibration_images, limits)
+    if measurement.swapped_colours is not None:
+        yield _colours(measurement.swapped_colours, limits)
     if measurement.accuracy is not None:
         yield from _accuracy(measurement.accuracy, limits)
     if measurement.uncertainty is not None:
@@ -145,6 +163,19 @@ def _settings(apart: tuple[str, ...]) -> Finding:
     count = float(len(apart))
     label = f"settings that differ: {', '.join(apart) or 'none'}"
     return Finding("settings", "Settings", label, "settings", None, None, count, count, 0.0)
+
+
+def _calibration(images: int, limits: Limits) -> Finding:
+    missing = float(limits.calibration_images - images)
+    label = f"calibration images, at least {limits.calibration_images}"
+    return Finding("calibration_images", "Calibration", label, "images", images, None, -missing, missing, 0.0)
+
+
+def _colours(log_odds: float, limits: Limits) -> Finding:
+    label = "log odds that calibration swapped red and blue"
+    return Finding(
+        "swapped_colours", "Calibration", label, "nats", None, None, log_odds, log_odds, limits.swapped_colours
+    )
 
 
 def _accuracy(accuracy: Accuracy, limits: Limits) -> Iterator[Finding]:

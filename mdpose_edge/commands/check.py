@@ -63,6 +63,7 @@ def check(
             split,
             reference_runtime=reference_runtime,
             limits=Limits(max_drop=max_drop),
+            layers=report is not None,
             progress=show,
             **options,
         )

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import progress_shown
+from mdpose_edge.commands.console import figure_text, print_table, progress_shown
 from mdpose_edge.errors import ConfigError
 
 
@@ -83,6 +83,19 @@ def export(
     nvdla: Annotated[
         int | None, typer.Option(metavar="CORE", help="jetson: run on this NVDLA core, 0 or 1. Default: on the GPU.")
     ] = None,
+    val_data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run the gate on these images, in COCO's layout; what falls is not written."),
+    ] = None,
+    val_split: Annotated[str, typer.Option(help='Of --val-data: "val" reads DIR/val2017.')] = "val",
+    val_limit: Annotated[int | None, typer.Option(min=1, help="Of --val-data: only the first so many images.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, help="AP points that may be lost. With int8, layers return to float until it holds."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --val-data: write DIR/index.html, the gate's page.")
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a bundle, after comparing its graph with torch.
 
@@ -92,10 +105,19 @@ def export(
     An engine of TensorRT is built on the device, by mdpose-edge build: these two targets need no GPU here.
 
     triton writes the model repository of an onnx bundle; mdpose-edge triton takes other bundles, and has options.
+
+    With --val-data, the bundle appears only if the gate holds: else exit code 1, and no bundle.
     """
     from mdpose_edge.export.bundle import Int8Options, export_checkpoint
     from mdpose_edge.export.recipe import Wish
+    from mdpose_edge.export.validation import Validation
 
+    validation = None
+    if val_data is not None:
+        validation = Validation(val_data, val_split, val_limit, max_drop, report)
+    elif max_drop is not None or report is not None or val_limit is not None:
+        do = "pass --val-data DIR, or leave them out"
+        raise ConfigError("--max-drop, --report, --val-limit", expected="validation data", got="none", do=do)
     int8 = None
     if calib is None and (calib_method or keep_float or allow_few):
         got, do = "none", "pass --calib CALIB, or leave them out"
@@ -113,7 +135,7 @@ def export(
             expected, got = "--target tensorrt or jetson", f"--target {target.value}"
             raise ConfigError(f"--{name}", expected=expected, got=got, do="leave it out")
     wish = Wish(target.value, trt, jetpack, device, nvdla) if for_tensorrt else None
-    with progress_shown("exporting") as report, ExitStack() as stack:
+    with progress_shown("exporting") as show, ExitStack() as stack:
         for_triton = target is Target.triton
         bundle = Path(stack.enter_context(TemporaryDirectory()), "bundle") if for_triton else out
         export_checkpoint(
@@ -124,10 +146,38 @@ def export(
             batch=batch,
             int8=int8,
             tensorrt=wish,
-            progress=report,
+            validation=validation,
+            progress=show,
         )
+        found = None if validation is None else _read_report(bundle)
         if for_triton:
             from mdpose_edge.triton.repository import write_repository
 
             write_repository(bundle, out)
+    if found is not None:
+        _print_findings(found)
     typer.echo(str(out))
+
+
+def _read_report(bundle: Path) -> dict[str, Any]:
+    import json
+
+    from mdpose_edge.bundle import REPORT_FILE
+
+    found: dict[str, Any] = json.loads((bundle / REPORT_FILE).read_text(encoding="utf-8"))
+    return found
+
+
+def _print_findings(found: dict[str, Any]) -> None:
+    """Say what the gate found, and which layers went back to float."""
+    control = found.get("accuracy_control")
+    if control is not None:
+        rows = [
+            (layer["nodes"][0], figure_text(layer["nats_per_image"]), f"{layer['share_of_arithmetic']:.1%}")
+            for layer in control["layers"]
+            if layer["returned_to_float"]
+        ]
+        print_table("layers returned to float", ("convolution", "cost, nats per image", "arithmetic"), rows)
+        speed = ", ".join(f"{name} {one['ms']:.1f} ms" for name, one in control["speed"].items())
+        typer.echo(f"speed, one call: {speed}")
+    typer.echo(f"the gate: {found['gate']['sentence']}")

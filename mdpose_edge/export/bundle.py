@@ -19,6 +19,7 @@ from mdpose_edge.calib.thresholds import check_method
 from mdpose_edge.errors import CalibrationError, ExportError
 from mdpose_edge.export.recipe import Resolved, Wish, resolve
 from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, write_target
+from mdpose_edge.export.validation import Validation
 from mdpose_edge.files import file_sha256
 from mdpose_edge.optional import require
 from mdpose_edge.spec import InputSpec, ModelSpec, Precision, Provenance
@@ -57,6 +58,7 @@ def export_checkpoint(
     batch: int = 1,
     int8: Int8Options | None = None,
     tensorrt: Wish | None = None,
+    validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export a checkpoint as a bundle.
@@ -71,6 +73,7 @@ def export_checkpoint(
         int8: given for "int8", and for nothing else.
         tensorrt: what the device has, for the targets tensorrt and jetson; None for the newest TensorRT, or the
             smallest Orin.
+        validation: data for the gate, which then decides whether the bundle appears; None measures no accuracy.
         progress: called as each step begins, while ranges are measured, and at the end.
 
     Returns:
@@ -83,6 +86,8 @@ def export_checkpoint(
         ConfigError: no such calibration method.
         ExportError: no such target or precision, the source is a bundle or a graph, the options do not go together, or
             the graph differs from the network; no bundle is left.
+        GateError: it fell short of the checkpoint on the validation data; no bundle is left.
+        DataError, InputError: the validation data cannot be used.
         BundleError: `out` holds something else, or cannot be written.
     """
     report = progress or (lambda done, total, step: None)
@@ -90,6 +95,8 @@ def export_checkpoint(
     resolved = _resolve(target, precision, tensorrt)
     _check_int8(precision, int8)
     _check_source(Path(checkpoint))
+    if validation is not None:
+        validation.check()
     _require_packages()
     from mdpose_edge.train.checkpoint import load_network
 
@@ -103,13 +110,28 @@ def export_checkpoint(
         model = _trace(network, spec)
         report(2, len(_STEPS), _STEPS[2])
         job = Job(model, spec, draft.path, _int8_job(int8, calibration), _within(report, 2), resolved)
-        written = write_target(kind, job)
-        draft.spec = replace(spec, quantization=written.quantization, opset=written.opset or spec.opset)
+        written, accuracy = _write(kind, job, checkpoint, out.name, validation, report)
+        provenance = replace(spec.provenance, accuracy=accuracy)
+        opset = written.opset or spec.opset
+        draft.spec = replace(spec, quantization=written.quantization, opset=opset, provenance=provenance)
         report(3, len(_STEPS), _STEPS[3])
         text = json.dumps(_verify(network, Bundle(draft.path, draft.spec), kind, calibration, written), indent=2) + "\n"
         (draft.path / REPORT_FILE).write_text(text, encoding="utf-8")
     report(len(_STEPS), len(_STEPS), "done")
     return out
+
+
+def _write(
+    kind: Target, job: Job, checkpoint: Path, name: str, validation: Validation | None, report: Progress
+) -> tuple[Written, dict[str, Any] | None]:
+    """Write the target's files, and give what is to be said of them and of their accuracy."""
+    if validation is None:
+        return write_target(kind, job), None
+    from mdpose_edge.export.validate import write_validated
+
+    return write_validated(
+        kind, job, checkpoint, name, validation, lambda what: report(2, len(_STEPS), f"{_STEPS[2]}: {what}")
+    )
 
 
 def _check_source(path: Path) -> None:

@@ -31,10 +31,14 @@ class Engine:
     """"module:class"; imported only when the engine is asked for."""
     targets: tuple[str, ...]
     """Values of `ModelSpec.target`."""
+    simulates: tuple[str, ...] = ()
+    """Targets of other engines whose graphs it computes as they are written, where it is asked for by name."""
 
 
 ENGINES = {
-    "onnxruntime": Engine("mdpose_edge.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter", ("onnx",)),
+    "onnxruntime": Engine(
+        "mdpose_edge.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter", ("onnx",), simulates=("tensorrt", "jetson")
+    ),
     "openvino": Engine("mdpose_edge.runtimes.openvino_adapter:OpenVinoAdapter", ("openvino", "onnx")),
     "tensorrt": Engine("mdpose_edge.runtimes.tensorrt_adapter:TensorRtAdapter", ("tensorrt", "jetson")),
     "torch": Engine("mdpose_edge.runtimes.torch_adapter:TorchAdapter", (CHECKPOINT_TARGET,)),
@@ -65,7 +69,10 @@ def open_engine(
     path = Path(model)
     source = path if _is_checkpoint(path) else open_bundle(path)
     target = source.spec.target if isinstance(source, Bundle) else CHECKPOINT_TARGET
-    adapter = load_adapter(_engine_for(target, runtime, str(path)), source, threads)
+    engine = _engine_for(target, runtime, str(path))
+    if isinstance(source, Bundle) and target in ENGINES[engine].simulates:
+        _check_simulates(source, engine)
+    adapter = load_adapter(engine, source, threads)
     return adapter.spec, adapter
 
 
@@ -121,7 +128,7 @@ def _is_checkpoint(path: Path) -> bool:
 def _engine_for(target: str, runtime: str | None, where: str) -> str:
     if runtime is None:
         return default_engine(target, where)
-    if target not in ENGINES[runtime].targets:
+    if target not in ENGINES[runtime].targets + ENGINES[runtime].simulates:
         suited = [name for name, engine in ENGINES.items() if target in engine.targets]
         raise EngineError(
             where,
@@ -130,6 +137,18 @@ def _engine_for(target: str, runtime: str | None, where: str) -> str:
             do=f"use --runtime {' or '.join(suited)}, or export it for {runtime}" if suited else "update mdpose-edge",
         )
     return runtime
+
+
+def _check_simulates(bundle: Bundle, engine: str) -> None:
+    """Refuse a float32 graph that only TensorRT's flags or calibration cache make float16 or int8."""
+    from mdpose_edge.trt.recipe import read_recipe
+
+    recipe = read_recipe(bundle)
+    if recipe.calibration is None and (recipe.precision != "fp16" or recipe.typing == "strong"):
+        return
+    expected = f"a graph that states its precision, for {engine} to compute"
+    got, do = f"one that the device makes {recipe.precision}", "run it there, after mdpose-edge build"
+    raise EngineError(str(bundle.path), expected=expected, got=got, do=do)
 
 
 def _read_checkpoint_spec(path: Path) -> ModelSpec:

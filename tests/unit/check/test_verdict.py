@@ -81,6 +81,10 @@ def apart(components: float, weights: float) -> Change:
     return lambda m: dataclasses.replace(m, divergence=Divergence(np.full(4, weights), np.full(4, components), ()))
 
 
+def calibrated_on(images: int, log_odds: float) -> Change:
+    return lambda m: dataclasses.replace(m, calibration_images=images, swapped_colours=log_odds)
+
+
 def other_settings(m: Measurement) -> Measurement:
     return dataclasses.replace(m, settings_apart=("input.resize",))
 
@@ -116,6 +120,9 @@ def test_equal_sides_hold_with_no_change() -> None:
         pytest.param(apart(0.06, 0.0), {"component_kl"}, id="components apart"),
         pytest.param(apart(0.0, 0.03), {"weight_kl"}, id="weights apart"),
         pytest.param(other_settings, {"settings"}, id="another resize policy"),
+        pytest.param(calibrated_on(100, 2.9), set(), id="a calibration set as it should be"),
+        pytest.param(calibrated_on(99, -9.0), {"calibration_images"}, id="too few calibration images"),
+        pytest.param(calibrated_on(512, 3.1), {"swapped_colours"}, id="red and blue swapped in calibration"),
         pytest.param(apart(np.nan, 0.0), {"component_kl"}, id="not a number"),
     ],
 )

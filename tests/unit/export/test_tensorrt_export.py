@@ -16,9 +16,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
-from mdpose_edge.errors import BundleError, ExportError
+from mdpose_edge.errors import BundleError, EngineError, ExportError
 from mdpose_edge.export.bundle import export_checkpoint
 from mdpose_edge.export.recipe import Wish, resolve
+from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.trt.recipe import CALIBRATION_FILE, GOLDEN_FILE, RECIPE_FILE, Recipe, read_golden, read_recipe
 from mdpose_edge.trt.trtexec import trtexec_commands
 from tests.artifacts import Artifacts
@@ -245,3 +246,24 @@ def test_a_golden_file_that_lacks_a_head_is_refused(exported: Make, tmp_path: Pa
         np.savez(directory / GOLDEN_FILE, images=np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(BundleError, match=r"images and 9 head tensors, got .*heads/o_p3"):
         read_golden(open_bundle(tmp_path / "bundle"))
+
+
+def test_a_graph_that_states_its_precision_runs_on_onnxruntime(exported: Make, artifacts: Artifacts) -> None:
+    spec, adapter = open_engine(exported("tensorrt", "fp16", trt="11"), "onnxruntime", threads=1)
+    with adapter:
+        images = np.zeros((1, spec.input.height, spec.input.width, 3), np.uint8)
+        assert set(adapter.infer(images)) == set(spec.outputs)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "options"),
+    [
+        ("tensorrt", "fp16", {"trt": "8.5"}),
+        ("jetson", "int8", {"jetpack": "6.0", "device": "agx-orin", "nvdla": 0}),
+    ],
+)
+def test_a_precision_of_the_device_alone_is_not_simulated(
+    exported: Make, target: str, precision: str, options: dict[str, object]
+) -> None:
+    with pytest.raises(EngineError, match=f"one that the device makes {precision}; run it there"):
+        open_engine(exported(target, precision, **options), "onnxruntime")

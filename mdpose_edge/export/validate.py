@@ -1,0 +1,256 @@
+"""The gate within an export: what is about to be a bundle is held against the float graph on validation data.
+
+The reference is the float ONNX graph on onnxruntime, which is what torch computes (parity.py); for that graph itself it
+is the checkpoint on torch. Graphs for TensorRT are run by onnxruntime as they are written, which is what their Q/DQ
+nodes say; where the graph is float32 and the device alone makes it float16 or int8, there is nothing to measure here,
+and validation is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from mdpose_edge.bundle import SPEC_FILE, draft_bundle
+from mdpose_edge.calib.dataset import CalibrationSet
+from mdpose_edge.calib.graph import GraphView
+from mdpose_edge.check.gate import Check, check, record
+from mdpose_edge.check.report import write_report
+from mdpose_edge.errors import ExportError, GateError
+from mdpose_edge.export.accuracy import LayerCost, describe, find_layers, most_returnable, rank_layers, search
+from mdpose_edge.export.onnx import OPSET
+from mdpose_edge.export.probe import Probe, compare_speed
+from mdpose_edge.export.targets.registry import TARGETS, Int8, Job, Target, Written, write_target
+from mdpose_edge.export.validation import Validation
+from mdpose_edge.runtimes.registry import ENGINES
+from mdpose_edge.targets import typing_of
+
+RANKING_IMAGES = 8
+"""Of the calibration set, on which layers are ranked: the order is at stake, not the figures."""
+FLOAT_TARGET = "onnx"
+SIMULATOR = "onnxruntime"
+"""Runs the graphs of engines that a build machine may lack."""
+
+
+class Trial(NamedTuple):
+    """One way to write the target, as a bundle of its own."""
+
+    path: Path
+    written: Written
+    found: Check
+
+
+def write_validated(
+    kind: Target, job: Job, checkpoint: Path, name: str, validation: Validation, note: Callable[[str], None]
+) -> tuple[Written, dict[str, Any]]:
+    """Write a target's files into the job's directory, if the gate holds.
+
+    Args:
+        kind: of bundle.
+        job: what to write.
+        checkpoint: that it comes from.
+        name: of the bundle, for reports.
+        validation: data and budget.
+        note: called with what is going on.
+
+    Returns:
+        What was written, its findings with those of the gate; and what `Provenance.accuracy` says of it.
+
+    Raises:
+        GateError: the gate fell short, and accuracy control was not asked for or could not help.
+        MdposeError: it cannot be written or measured.
+    """
+    _check_measurable_here(job)
+    with TemporaryDirectory(dir=job.directory.parent, prefix=f"{job.directory.name}.trials.") as folder:
+        bench = _Bench(kind, job, checkpoint, name, validation, note, Path(folder))
+        trial, control = bench.plain(), None
+        if not trial.found.verdict.held and job.int8 is not None and validation.max_drop is not None:
+            trial, control = bench.controlled(trial)
+        if validation.report is not None:
+            write_report(trial.found, validation.report)
+        if not trial.found.verdict.held:
+            raise _fell_short(name, trial.found, validation, control, job.int8 is not None)
+        for file in trial.path.iterdir():
+            if file.name != SPEC_FILE:
+                shutil.copy2(file, job.directory / file.name)
+    findings = {"gate": {**trial.found.to_json_dict(), "data": validation.where}}
+    if control is not None:
+        findings["accuracy_control"] = control
+    written = replace(trial.written, findings={**trial.written.findings, **findings})
+    return written, _accuracy(trial.found, validation.where)
+
+
+@dataclass
+class _Bench:
+    """Where an export tries things out."""
+
+    kind: Target
+    job: Job
+    checkpoint: Path
+    name: str
+    validation: Validation
+    note: Callable[[str], None]
+    folder: Path
+
+    def plain(self) -> Trial:
+        """Write the target as it was asked for, and hold it against the float graph."""
+        self.note("writing the graph")
+        path, written = self._write(self.kind, self.job, "plain")
+        return Trial(path, written, self._check(path, self._reference(), layers=self.validation.report is not None))
+
+    def controlled(self, plain: Trial) -> tuple[Trial, dict[str, Any]]:
+        """Return layers to float, the costliest first, until the gate holds.
+
+        Returns:
+            The trial with the fewest layers in float that held, or the last one; and the control's own report.
+        """
+        assert self.job.int8 is not None
+        costs = self._rank(self.job.int8)
+        recording = self.folder / "reference.npz"
+        record(self._reference(), recording, self.validation.data, self.validation.split, limit=self.validation.limit)
+
+        def measure(count: int) -> tuple[bool, Trial]:
+            self.note(f"{count} layers in float")
+            nodes = [node for cost in costs[:count] for node in cost.layer.nodes]
+            path, written = self._write(self.kind, self._returning(nodes), f"float-{count}")
+            trial = Trial(path, written, self._check(path, recording))
+            return trial.found.verdict.held, trial
+
+        total = sum(cost.layer.macs for cost in costs)
+        found = search(most_returnable(costs, total), measure, plain)
+        report = describe(costs, found, lambda trial: _drop(trial.found))
+        if found.best is None:
+            return found.trials[-1].found, report
+        self.note("comparing the speed")
+        paths = {"float": self._reference(), "int8": plain.path, "int8 with layers in float": found.best.found.path}
+        return found.best.found, {**report, "speed": compare_speed(paths, self._runtime)}
+
+    def _rank(self, int8: Int8) -> list[LayerCost]:
+        model = self.job.model
+        narrow = {node.name for node in GraphView(model).kept_float(int8.keep_float)}
+        layers = find_layers(model, {node.name for node in model.graph.node} - narrow)
+        few = replace(int8.calibration, inputs=int8.calibration.inputs[:RANKING_IMAGES])
+
+        with closing(Probe(self._reference(), few.inputs)) as probe:
+
+            def diverge(keep_float: Collection[str]) -> float:
+                path, _ = self._write(self.kind, self._returning(keep_float, few), "ranked")
+                return probe.divergence(path, self._runtime)
+
+            return rank_layers(layers, diverge, lambda done, total: self.note(f"ranking layers: {done}/{total}"))
+
+    def _returning(self, nodes: Collection[str], calibration: CalibrationSet | None = None) -> Job:
+        """Give the job with these nodes in float, and ranges measured on another set where one is given."""
+        assert self.job.int8 is not None
+        before = self.job.int8
+        keep_float = (*before.keep_float, *nodes)
+        return replace(
+            self.job, int8=replace(before, keep_float=keep_float, calibration=calibration or before.calibration)
+        )
+
+    def _write(self, kind: Target, job: Job, name: str) -> tuple[Path, Written]:
+        """Write files as a bundle."""
+        path = self.folder / name
+        with draft_bundle(path, job.spec) as draft:
+            written = write_target(kind, replace(job, directory=draft.path))
+            opset = written.opset or job.spec.opset
+            draft.spec = replace(job.spec, quantization=written.quantization, opset=opset)
+        return path, written
+
+    @property
+    def _runtime(self) -> str | None:
+        """The engine of the trials: the target's own, or what computes its graph here."""
+        return SIMULATOR if self.job.spec.target in ENGINES[SIMULATOR].simulates else None
+
+    def _reference(self) -> Path:
+        """Give the float graph as a bundle, or the checkpoint where the float graph itself is asked about."""
+        if (self.job.spec.target, self.job.spec.precision) == (FLOAT_TARGET, "fp32"):
+            return self.checkpoint
+        path, kind = self.folder / "float", TARGETS[FLOAT_TARGET]
+        if not path.exists():
+            spec = replace(self.job.spec, target=FLOAT_TARGET, precision="fp32", opset=OPSET, graph=kind.graph)
+            self._write(kind, replace(self.job, spec=spec, int8=None), path.name)
+        return path
+
+    def _check(self, candidate: Path, reference: Path, *, layers: bool = False) -> Check:
+        found = check(
+            candidate,
+            reference,
+            self.validation.data,
+            self.validation.split,
+            runtime=self._runtime,
+            limit=self.validation.limit,
+            limits=self.validation.limits,
+            layers=layers,
+            calibration=self.job.int8.calibration if self.job.int8 else (),
+            progress=lambda done, total: self.note(f"the gate: {done}/{total} images"),
+        )
+        reference_name = (
+            self.checkpoint.name if reference == self.checkpoint else f"float graph of {self.checkpoint.name}"
+        )
+        return replace(
+            found,
+            candidate=replace(found.candidate, name=self.name),
+            reference=replace(found.reference, name=reference_name),
+        )
+
+
+def _check_measurable_here(job: Job) -> None:
+    """Refuse to measure a float32 graph in the name of a precision that only the device gives it."""
+    spec, resolved = job.spec, job.tensorrt
+    if resolved is None or spec.precision == "fp32":
+        return
+    where = f"--target {spec.target} --precision {spec.precision}"
+    if resolved.nvdla_core is not None or (spec.precision == "fp16" and typing_of(resolved.version) == "weak"):
+        raise ExportError(
+            f"--val-data with {where}",
+            expected="a graph that states its precision",
+            got="one that gets it from the device",
+            do="leave --val-data out, and run mdpose-edge check on the device",
+        )
+
+
+def _drop(found: Check) -> float | None:
+    """Give the AP points that were lost, or None where AP was not measured."""
+    return next((finding.worse for finding in found.verdict.findings if finding.key == "AP"), None)
+
+
+def _accuracy(found: Check, where: str) -> dict[str, Any]:
+    """Give what the spec says of the verdict."""
+    figures = {
+        finding.key: {"candidate": finding.candidate, "reference": finding.reference}
+        for finding in found.verdict.findings
+        if finding.unit == "AP points" and finding.candidate is not None
+    }
+    return {
+        "held": found.verdict.held,
+        "verdict": found.verdict.sentence(),
+        "max_drop": found.verdict.limits.max_drop,
+        "data": where,
+        "images": len(found.frames),
+        "engine": found.candidate.engine,
+        "reference": f"{found.reference.name}, {found.reference.engine}",
+        "figures": figures,
+    }
+
+
+def _fell_short(
+    name: str, found: Check, validation: Validation, control: dict[str, Any] | None, is_int8: bool
+) -> GateError:
+    got = found.verdict.sentence()
+    if control is not None:
+        count = control["trials"][-1]["layers_in_float"]
+        got = f"one that {got}, even with the {count} costliest layers in float"
+        return GateError(
+            name, expected="a graph that holds", got=got, do="raise --max-drop, or export --precision fp16"
+        )
+    do = (
+        "calibrate on other images, or pass --max-drop to return layers to float" if is_int8 else "use --precision fp32"
+    )
+    more = "" if validation.report else "; --report DIR shows where it arises"
+    return GateError(name, expected="a graph that holds", got=f"one that {got}", do=do + more)

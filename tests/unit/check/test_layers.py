@@ -1,0 +1,104 @@
+"""Errors by layer: found on every engine that can show them, and a leap where the fault is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdpose_edge.check.frames import Frames, frames_of
+from mdpose_edge.check.gate import check
+from mdpose_edge.check.layers import layer_errors, layer_name
+from mdpose_edge.check.report import render
+from tests.artifacts import Artifacts
+from tests.unit.check.faults import edited_bundle, scale_one_layer
+
+
+@pytest.fixture(scope="module")
+def frames(data: Path) -> Frames:
+    return frames_of(data, "val", None)
+
+
+def convolutions(bundle: Path) -> list[str]:
+    onnx = pytest.importorskip("onnx")
+    return [node.output[0] for node in onnx.load(str(bundle / "model.onnx")).graph.node if node.op_type == "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "largest"),
+    [("onnx", "fp32", 0.0), ("openvino", "fp32", 1e-4), ("onnx", "fp16", 0.01), ("openvino", "fp16", 0.01)],
+)
+def test_each_engine_shows_its_layers(
+    target: str, precision: str, largest: float, artifacts: Artifacts, bundle: Path, frames: Frames
+) -> None:
+    found = layer_errors(artifacts.bundle(target, precision), bundle, frames)
+    names = [error.name for error in found.errors]
+    # In an fp16 ONNX graph the names of the outputs are those of the casts behind the last convolutions.
+    hidden = (
+        {name for name in convolutions(bundle) if "_p" in name} if (target, precision) == ("onnx", "fp16") else set()
+    )
+    assert names == [name for name in convolutions(bundle) if name not in hidden]
+    assert max(error.relative for error in found.errors) <= largest
+    assert min(error.spread for error in found.errors) > 0
+    assert (found.images, found.note) == (3, "")
+
+
+def test_one_onnx_graph_on_two_engines_agrees(bundle: Path, frames: Frames) -> None:
+    found = layer_errors(bundle, bundle, frames, runtime="openvino")
+    assert [error.name for error in found.errors] == convolutions(bundle)
+    assert max(error.relative for error in found.errors) < 1e-4
+
+
+def test_the_error_leaps_at_the_layer_that_is_wrong(bundle: Path, frames: Frames, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = [
+        tensor.name for tensor in onnx.load(str(bundle / "model.onnx")).graph.initializer if len(tensor.dims) == 4
+    ]
+    wrong = weights[len(weights) // 2]
+    reader = next(node for node in onnx.load(str(bundle / "model.onnx")).graph.node if wrong in node.input)
+    found = layer_errors(edited_bundle(bundle, tmp_path / "bundle", scale_one_layer(4.0)), bundle, frames)
+    first = next(error for error in found.errors if error.relative > 0.01)
+    assert first.name == reader.output[0]
+
+
+def test_a_batch_is_compared_by_its_first_image(artifacts: Artifacts, bundle: Path, frames: Frames) -> None:
+    found = layer_errors(artifacts.bundle("onnx", batch=2), bundle, frames)
+    assert max(error.relative for error in found.errors) < 1e-4
+
+
+def test_where_nothing_is_known_the_page_says_why(artifacts: Artifacts, bundle: Path, data: Path) -> None:
+    found = check(bundle, artifacts.checkpoint(), data, threads=1, layers=True)
+    assert found.layers is not None
+    assert (found.layers.errors, found.layers.note) == (
+        (),
+        "batch1.safetensors is no bundle, and shows its outputs alone",
+    )
+    assert "Not known: batch1.safetensors is no bundle" in render(found)
+
+
+def test_other_cells_or_a_missing_package_are_no_error(
+    bundle: Path, frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mdpose_edge.bundle import open_bundle
+
+    levels = tuple(dataclasses.replace(level, scale=2 * level.scale) for level in open_bundle(bundle).spec.levels)
+    other = edited_bundle(bundle, tmp_path / "bundle", levels=levels)
+    assert "other levels" in layer_errors(other, bundle, frames).note
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "the package onnx" in layer_errors(bundle, bundle, frames).note
+
+
+def test_page_and_json_list_them_where_they_are_asked_for(bundle: Path, data: Path) -> None:
+    found = check(bundle, bundle, data, threads=1, layers=True)
+    html = render(found)
+    for name in convolutions(bundle):
+        assert f"<td>{layer_name(name)}</td>" in html
+    assert json.dumps(found.to_json_dict(), allow_nan=False)
+    assert list(found.to_json_dict()["layers"]) == convolutions(bundle)
+    without = check(bundle, bundle, data, threads=1)
+    assert without.layers is None and "Error by layer" not in render(without)
+    assert np.isfinite([error.rms for error in found.layers.errors]).all()
