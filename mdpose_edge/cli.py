@@ -16,11 +16,13 @@ from mdpose_edge.commands import (
     build,
     calib,
     check,
+    data,
     demo,
     doctor,
     evaluate,
     export,
     infer,
+    models,
     nvdla,
     synth,
     train,
@@ -46,7 +48,9 @@ app.command("check")(check.check)
 app.command("infer")(infer.infer)
 app.command("view")(view.view)
 app.command("bench")(bench.bench)
+app.command("models")(models.models)
 app.add_typer(calib.app, name="calib")
+app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
 app.command("nvdla")(nvdla.nvdla)
 app.command("triton")(triton.triton)

@@ -78,6 +78,10 @@ class CocoSplit:
     areas: NDArray[np.float64]
     iscrowd: NDArray[np.bool_]
     num_keypoints: NDArray[np.int64]
+    format: str = "coco"
+    """Whose annotations these are, which decides the protocol of an evaluation: see datasets/."""
+    crowd_index: NDArray[np.float64] | None = None
+    """(images,) in [0, 1], CrowdPose only: how much the people of an image overlap."""
 
     def persons(self, index: int) -> Persons:
         """Give the people of the image at `index`, in the order of the file."""
@@ -130,27 +134,41 @@ def load_split(data_dir: str | Path, split: str) -> CocoSplit:
         DataError: a file is missing, is not COCO keypoint JSON, or contradicts itself.
     """
     path = Path(data_dir) / "annotations" / f"person_keypoints_{split}2017.json"
-    data = _read_json(path)
+    return split_of(read_annotations(path), path, Path(data_dir) / f"{split}2017", split)
+
+
+def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> CocoSplit:
+    """Build a split from the content of a COCO keypoint file.
+
+    Args:
+        data: the parsed JSON.
+        path: the file, for messages.
+        image_dir: the folder that its images must be in.
+        name: of the split.
+
+    Raises:
+        DataError: it is not COCO keypoint JSON, contradicts itself, or an image is missing.
+    """
     where = str(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
             do = "use COCO's person_keypoints file"
             raise DataError(where, expected=f"a list under the key {key}", got="none", do=do)
     category_id, names = _keypoint_category(data["categories"], where)
-    images = _read_images(data["images"], Path(data_dir) / f"{split}2017", where)
+    images = _read_images(data["images"], image_dir, where)
     index_of = {image.id: index for index, image in enumerate(images)}
     people = list(_check_people(data["annotations"], category_id, len(names), index_of, where))
     owners = np.fromiter((index_of[person["image_id"]] for person in people), np.int64, len(people))
     order = np.argsort(owners, kind="stable")
     return CocoSplit(
-        name=split,
+        name=name,
         annotation_file=path,
         images=images,
         keypoint_names=names,
         first_person=np.searchsorted(owners[order], np.arange(len(images) + 1)),
         keypoints=_numbers(people, "keypoints", 3 * len(names), where)[order].reshape(-1, len(names), 3),
-        boxes_xywh=_numbers(people, "bbox", 4, where)[order],
-        areas=_numbers(people, "area", 1, where)[order, 0],
+        boxes_xywh=_at_least_zero("box side", _numbers(people, "bbox", 4, where), slice(2, 4), where)[order],
+        areas=_at_least_zero("area", _numbers(people, "area", 1, where), slice(None), where)[order, 0],
         iscrowd=_numbers(people, "iscrowd", 1, where)[order, 0] != 0,
         num_keypoints=_numbers(people, "num_keypoints", 1, where)[order, 0].astype(np.int64),
     )
@@ -184,7 +202,12 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
     write_whole(Path(path), json.dumps(list(results)).encode())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Read an annotation file as it stands.
+
+    Raises:
+        DataError: no such file, or one that is not a JSON object.
+    """
     where = str(path)
     try:
         with path.open("rb") as file:
@@ -226,6 +249,9 @@ def _read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImag
         except (KeyError, TypeError, ValueError):
             expected, got = "images with id, file_name, width and height", str(record)[:80]
             raise DataError(where, expected=expected, got=got, do="correct the record") from None
+        if image.width < 1 or image.height < 1:
+            expected, got = "images of at least 1x1 px", f"{image.width}x{image.height} for image {image.id}"
+            raise DataError(where, expected=expected, got=got, do="correct the record, or remove it")
         if name not in present and not image.path.is_file():
             raise DataError(str(image.path), expected=f"the image {image.id}", got="no such file", do="copy it there")
         if image.id in images:
@@ -279,4 +305,12 @@ def _numbers(people: list[dict[str, Any]], key: str, width: int, where: str) -> 
         raise DataError(where, expected=f"numbers under {key}", got=str(error), do="correct the file") from error
     if not np.isfinite(numbers).all():
         raise DataError(where, expected=f"finite numbers under {key}", got="NaN or infinity", do="correct the file")
+    return numbers
+
+
+def _at_least_zero(name: str, numbers: NDArray[np.float64], columns: slice, where: str) -> NDArray[np.float64]:
+    lowest = numbers[:, columns].min(initial=0.0)
+    if lowest < 0:
+        do = "correct the file; mdpose-edge data check lists every such annotation"
+        raise DataError(where, expected=f"no {name} below 0", got=f"{lowest:g}", do=do)
     return numbers

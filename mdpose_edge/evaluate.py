@@ -1,7 +1,7 @@
-"""Accuracy of an artifact, by COCO's own protocol.
+"""Accuracy of an artifact, by the protocol of the data: COCO's, CrowdPose's or OCHuman's.
 
-The protocol is not ours to rewrite: faster-coco-eval computes the figures. Why that library:
-docs/decisions/0002-coco-protocol.md.
+The protocols are not ours to rewrite: faster-coco-eval computes the figures. Why that library:
+docs/decisions/0002-coco-protocol.md. What the three differ in: docs/data.md.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import CocoSplit, load_split, results_of
+from mdpose_edge.coco import CocoSplit, results_of
+from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.images import read_image
 from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.optional import require
 from mdpose_edge.poses import Poses
-from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec
+from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec, KeypointSpec
 
 MAX_POSES_PER_IMAGE = 20
 """COCO's protocol for keypoints counts the best 20 of an image and no more (maxDets)."""
@@ -30,6 +31,17 @@ EVAL_DECODE = DecodeSpec(score_threshold=1e-4, nms="box", nms_threshold=0.7, max
 """As MDPose's paper evaluates: AP integrates over all scores, so that the threshold lies far below that of use."""
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's ten figures for keypoints, in the order of its evaluation code."""
+CROWDPOSE_FIGURES = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
+"""Those of the ten that CrowdPose reports, which has no figures by size."""
+CROWD_LEVELS = {
+    "AP_easy": (0.0, 0.1),
+    "AP_medium": (0.1, 0.8),
+    "AP_hard": (0.8, np.inf),
+    "AP_easy_0.2": (0.0, 0.2),
+    "AP_medium_0.2": (0.2, 0.8),
+}
+"""CrowdPose's levels: images whose crowdIndex lies in [low, high). The paper (Li et al., CVPR 2019) has easy up to 0.1;
+the evaluation code that it came with, and so most published figures, up to 0.2. Both are given."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -45,12 +57,14 @@ class Evaluation:
     split: str
     images: int
     figures: dict[str, float | None]
-    """FIGURES in [0, 1]; None where no annotated person falls into the figure's range of sizes."""
+    """Those of the protocol, in [0, 1]; None where no annotated person falls into the figure's range."""
     ms: dict[str, float]
     """"median" and "p90" over images, of frame to Poses: resize, engine and decoding, without reading the file."""
     machine: dict[str, Any]
     results: list[dict[str, Any]]
     """In COCO's result format: see coco.write_results."""
+    format: str = "coco"
+    """Whose annotations and protocol: "coco", "crowdpose" or "ochuman"."""
 
     def to_json_dict(self) -> dict[str, Any]:
         """Give all but the results, ready for json.dump."""
@@ -66,31 +80,32 @@ def evaluate(
     threads: int | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
+    data_format: str | None = None,
+    keypoints: KeypointSpec | None = None,
 ) -> Evaluation:
     """Measure an artifact's accuracy on a split.
 
     Args:
         model: a checkpoint or a bundle.
-        data_dir: a folder in COCO's layout.
+        data_dir: a dataset's folder, as docs/data.md lays it out.
         split: "train", "val", ...
         runtime: the engine, or None for the artifact's own choice.
         threads: CPU threads of the engine, or None for its default.
         limit: only the first so many images, or None for all.
         progress: called after each image.
+        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
+        keypoints: the OKS constants to measure with, for the artifact's own keypoints; None takes the artifact's.
 
     Raises:
         MissingPackageError: the extra `eval` is not installed.
-        DataError: the split cannot be used, or annotates other keypoints than the artifact predicts.
+        ConfigError: `keypoints` are not those that the artifact predicts.
+        DataError: the split cannot be used, or does not annotate the keypoints that the artifact predicts.
         MdposeError: the artifact or the engine fails.
     """
     _evaluation_library()  # before minutes of inference
-    data = load_split(data_dir, split)
     with PoseEstimator(model, runtime=runtime, threads=threads, decode=EVAL_DECODE) as estimator:
-        keypoints = estimator.spec.keypoints
-        if keypoints.names != data.keypoint_names:
-            expected = f"the keypoints that {model} predicts ({', '.join(keypoints.names)})"
-            do = "evaluate on data annotated alike"
-            raise DataError(str(data.annotation_file), expected=expected, got=", ".join(data.keypoint_names), do=do)
+        keypoints = _measured_keypoints(str(model), estimator.spec.keypoints, keypoints)
+        data = open_split(data_dir, split, data_format, keypoints)
         results, milliseconds = run_estimator(estimator, data, limit=limit, progress=progress)
         engine = estimator.engine
     return Evaluation(
@@ -99,10 +114,11 @@ def evaluate(
         data=str(data_dir),
         split=split,
         images=len(milliseconds),
-        figures=coco_figures(data, results, sigmas=keypoints.sigmas, num_images=len(milliseconds)),
+        figures=protocol_figures(data, results, sigmas=keypoints.sigmas, num_images=len(milliseconds)),
         ms={"median": float(np.median(milliseconds)), "p90": float(np.percentile(milliseconds, 90))},
         machine=machine_identity(),
         results=results,
+        format=data.format,
     )
 
 
@@ -146,12 +162,37 @@ def run_estimator(
     return results, milliseconds
 
 
+def protocol_figures(
+    split: CocoSplit,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    sigmas: Sequence[float],
+    num_images: int | None = None,
+) -> dict[str, float | None]:
+    """Compute the figures of the split's own protocol; arguments and errors as of `coco_figures`.
+
+    Returns:
+        COCO and OCHuman: FIGURES. CrowdPose: CROWDPOSE_FIGURES and an AP for each of CROWD_LEVELS.
+    """
+    figures = coco_figures(split, results, sigmas=sigmas, num_images=num_images)
+    if split.crowd_index is None:
+        return figures
+    kept = {name: figures[name] for name in CROWDPOSE_FIGURES}
+    for name, (low, high) in CROWD_LEVELS.items():
+        members = (split.crowd_index[:num_images] >= low) & (split.crowd_index[:num_images] < high)
+        ids = [image.id for image, member in zip(split.images, members, strict=False) if member]
+        level = coco_figures(split, results, sigmas=sigmas, num_images=num_images, image_ids=ids) if ids else {}
+        kept[name] = level.get("AP")
+    return kept
+
+
 def coco_figures(
     split: CocoSplit,
     results: Sequence[Mapping[str, Any]],
     *,
     sigmas: Sequence[float] = COCO_KEYPOINTS.sigmas,
     num_images: int | None = None,
+    image_ids: Sequence[int] | None = None,
 ) -> dict[str, float | None]:
     """Compute COCO's ten keypoint figures.
 
@@ -160,6 +201,7 @@ def coco_figures(
         results: COCO's result format; images without results count as images without poses. Not modified.
         sigmas: the keypoints' OKS constants.
         num_images: only the first so many images of the split, or None for all.
+        image_ids: only these of them, or None for all.
 
     Returns:
         FIGURES in [0, 1]; None where no annotated person falls into the figure's range of sizes.
@@ -178,10 +220,19 @@ def coco_figures(
     rows = [dict(row) for row in results]  # the library writes area, box and id into them
     found = truth.loadRes(rows) if rows else library.COCO({**dataset, "annotations": []})
     protocol = library.COCOeval_faster(truth, found, iouType="keypoints", kpt_oks_sigmas=list(sigmas))
+    if image_ids is not None:
+        protocol.params.imgIds = sorted(image_ids)
     protocol.evaluate()
     protocol.accumulate()
     protocol.summarize()
     return {name: None if value < 0 else float(value) for name, value in zip(FIGURES, protocol.stats, strict=True)}
+
+
+def _measured_keypoints(model: str, predicted: KeypointSpec, given: KeypointSpec | None) -> KeypointSpec:
+    if given is not None and given.names != predicted.names:
+        expected = f"the keypoints that {model} predicts ({', '.join(predicted.names)})"
+        raise ConfigError("--keypoints", expected=expected, got=", ".join(given.names), do="name the model's own set")
+    return given or predicted
 
 
 def _evaluation_library() -> Any:

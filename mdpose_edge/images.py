@@ -25,13 +25,19 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What counts as an image inside a folder or a glob, in lower case."""
 JPEG_QUALITY = 92
 
+_SHRINKING = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends entropy-coded data: a marker that is neither a stuffed byte (FF00) nor a restart (FFD0-FFD7)."""
 
 
-def read_image(path: str | Path, *, orient: bool) -> NDArray[np.uint8]:
+def read_image(path: str | Path, *, orient: bool, shrink: int = 1) -> NDArray[np.uint8]:
     """Read an image file as a frame.
 
     Grey images are repeated to three channels, and alpha that is opaque everywhere is dropped.
@@ -40,6 +46,8 @@ def read_image(path: str | Path, *, orient: bool) -> NDArray[np.uint8]:
         path: a file in any format that OpenCV reads.
         orient: True turns the picture upright as its EXIF orientation says, as people expect of phone photos; False
             keeps the pixels as stored, which is what COCO's annotations refer to.
+        shrink: 1; or 2, 4 or 8: a JPEG comes at that fraction of its size, rounded up, which is faster; other formats
+            come whole.
 
     Returns:
         (H, W, 3) uint8, BGR.
@@ -47,16 +55,17 @@ def read_image(path: str | Path, *, orient: bool) -> NDArray[np.uint8]:
     Raises:
         InputError: no such file, not an image, cut short, transparent, not 8-bit, or of unusable size.
     """
-    return decode_image(read_image_bytes(Path(path)), str(path), orient=orient)
+    return decode_image(read_image_bytes(Path(path)), str(path), orient=orient, shrink=shrink)
 
 
-def decode_image(data: bytes, where: str, *, orient: bool) -> NDArray[np.uint8]:
+def decode_image(data: bytes, where: str, *, orient: bool, shrink: int = 1) -> NDArray[np.uint8]:
     """Turn the bytes of an image file into a frame, as `read_image` does.
 
     Args:
         data: the whole file.
         where: what to call it in messages.
         orient: see `read_image`.
+        shrink: likewise.
 
     Raises:
         InputError: as `read_image`.
@@ -64,9 +73,10 @@ def decode_image(data: bytes, where: str, *, orient: bool) -> NDArray[np.uint8]:
     is_jpeg = data.startswith(_JPEG_START)
     if (is_jpeg and not _jpeg_is_whole(data)) or (data.startswith(_PNG_START) and not _png_is_whole(data)):
         raise InputError(where, expected="a whole image", got="one that breaks off or is damaged", do="copy it again")
-    color = cv2.IMREAD_COLOR if orient else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    stored = 0 if orient else cv2.IMREAD_IGNORE_ORIENTATION
+    color = cv2.IMREAD_COLOR | stored
     if is_jpeg:
-        image = _decode(data, color, where)
+        image = _decode(data, _SHRINKING[shrink] | stored, where)
     else:
         image = _decode(data, cv2.IMREAD_UNCHANGED, where)
         _check_loses_nothing_as_bgr(image, where)

@@ -43,15 +43,19 @@ def labelled_people(split: CocoSplit) -> NDArray[np.bool_]:
     return (split.num_keypoints > 0) & ~split.iscrowd
 
 
+def neighbour_iou(split: CocoSplit) -> NDArray[np.float64]:
+    """Give (people,): the largest IoU of each person's box with that of another person in the image."""
+    result = np.zeros(len(split.areas), np.float64)
+    for first, stop in zip(split.first_person[:-1], split.first_person[1:], strict=True):
+        overlaps = _box_iou(split.boxes_xywh[first:stop])
+        np.fill_diagonal(overlaps, 0.0)
+        result[first:stop] = overlaps.max(axis=1, initial=0.0)
+    return result
+
+
 def crowded(split: CocoSplit) -> NDArray[np.bool_]:
     """Give (people,): those whose box overlaps that of another person in the image."""
-    result = np.zeros(len(split.areas), np.bool_)
-    for first, stop in zip(split.first_person[:-1], split.first_person[1:], strict=True):
-        boxes = split.boxes_xywh[first:stop]
-        overlaps = _box_iou(boxes)
-        np.fill_diagonal(overlaps, 0.0)
-        result[first:stop] = overlaps.max(axis=1, initial=0.0) > CROWDED_IOU
-    return result
+    return neighbour_iou(split) > CROWDED_IOU
 
 
 def occluded(split: CocoSplit) -> NDArray[np.bool_]:

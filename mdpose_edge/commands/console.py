@@ -13,8 +13,16 @@ from typing import Annotated, Any, Protocol
 import typer
 
 Model = Annotated[Path, typer.Argument(help="A bundle folder, or a .safetensors checkpoint.")]
-Data = Annotated[Path, typer.Option(help="A folder in COCO's layout: annotations/, train2017/, val2017/.")]
+Data = Annotated[Path, typer.Option(help="A dataset's folder: COCO's layout, or as docs/data.md says of others.")]
 Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its person_keypoints annotations.')]
+DataFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="FORMAT", help="coco, crowdpose or ochuman. Default: the only one that is there."),
+]
+Keypoints = Annotated[
+    str | None,
+    typer.Option(metavar="SET", help="coco17, crowdpose14, ochuman19, or a YAML file. Default: the format's own."),
+]
 Runtime = Annotated[
     str | None, typer.Option(help="The engine: onnxruntime, openvino, tensorrt, torch. Default: the artifact's.")
 ]

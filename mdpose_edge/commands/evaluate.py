@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mdpose_edge.commands.console import (
     Data,
+    DataFormat,
     JsonFile,
+    Keypoints,
     Model,
     Runtime,
     Split,
@@ -28,17 +30,23 @@ def evaluate(
     threads: Threads = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     results: Annotated[Path, typer.Option(help="Where the poses go, in COCO's result format.")] = Path("results.json"),
+    data_format: DataFormat = None,
+    keypoints: Keypoints = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure accuracy by COCO's protocol: ten figures, and the poses behind them."""
+    """Measure accuracy by the protocol of the data (COCO, CrowdPose, OCHuman), and write the poses behind it."""
     from mdpose_edge.coco import write_results
+    from mdpose_edge.datasets.keypoints import keypoint_set
     from mdpose_edge.evaluate import evaluate as run
 
+    asked: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit, "data_format": data_format}
+    asked["keypoints"] = None if keypoints is None else keypoint_set(keypoints)
     with progress_shown("evaluating") as report:
-        found = run(model, data, split, runtime=runtime, threads=threads, limit=limit, progress=report)
+        found = run(model, data, split, progress=report, **asked)
     write_results(results, found.results)
     write_json(json_file, found.to_json_dict())
     rows = [(name, "no such people" if value is None else f"{value:.4f}") for name, value in found.figures.items()]
     rows += [("ms per image, median", f"{found.ms['median']:.1f}"), ("ms per image, p90", f"{found.ms['p90']:.1f}")]
-    print_table(f"{model} on {found.images} images of {data}, {found.engine}", ("figure", "value"), rows)
+    title = f"{model} on {found.images} images of {data} ({found.format}), {found.engine}"
+    print_table(title, ("figure", "value"), rows)
     typer.echo(f"poses: {results}")

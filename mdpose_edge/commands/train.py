@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from mdpose_edge.commands.console import Data, Report, Split, progress_shown
+from mdpose_edge.commands.console import Data, DataFormat, Keypoints, Report, Split, progress_shown
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def train(
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, like optimizer.lr=0.001.")
     ] = None,
+    data_format: DataFormat = None,
+    keypoints: Keypoints = None,
     resume: Annotated[
         str,
         typer.Option(
@@ -49,11 +51,17 @@ def train(
     ] = "never",
 ) -> None:
     """Train a model; writes OUT/model.safetensors, log.csv, and last.safetensors to resume from."""
+    from mdpose_edge.datasets.layout import locate
     from mdpose_edge.train.config import load_config
     from mdpose_edge.train.loop import MODEL_FILE
     from mdpose_edge.train.loop import train as run
 
-    settings = load_config(config, override or [])
+    given = {"data.format": data_format, "data.keypoints": keypoints}
+    overrides = [*(override or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    settings = load_config(config, overrides)
+    located = locate(data, split, settings.data.format)
+    if _is_main():
+        typer.echo(f"data: {located.annotation_file} ({located.format})", err=True)
     validation = _validation(data, val) if settings.eval_every else None
     with _progress_of_main() as report:
 
@@ -77,12 +85,12 @@ def _resume(text: str) -> bool | Literal["auto"]:
 
 def _validation(data: Path, split: str) -> Validation:
     """Hand training the protocol of evaluation, which it does not know itself."""
-    from mdpose_edge.evaluate import EVAL_DECODE, coco_figures
+    from mdpose_edge.evaluate import EVAL_DECODE, protocol_figures
     from mdpose_edge.optional import require
     from mdpose_edge.train.validation import Validation
 
     require("faster_coco_eval", extra="eval", feature="eval_every")  # before hours of training
-    return Validation(data, split, EVAL_DECODE, coco_figures)
+    return Validation(data, split, EVAL_DECODE, protocol_figures)
 
 
 @contextmanager

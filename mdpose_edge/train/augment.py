@@ -1,7 +1,8 @@
 """Random views of a training image, as one affine map and one warp.
 
 Rotation, expansion, crop, flip and resize (in the paper's order) are composed into a single matrix, so that each image
-is resampled once. Coordinates are continuous pixels throughout (see geometry.py).
+is resampled once, from no more pixels than the view can show. Coordinates are continuous pixels throughout (see
+geometry.py). Measured in docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,23 @@ CROP_TRIES = 20
 """Random crops drawn before the whole canvas is taken instead."""
 MIN_CROP_ASPECT = 0.5
 """Least height over width of a crop, as in the paper's code."""
+REDUCTIONS = (8, 4, 2)
+"""What a JPEG can be shrunk by while it is decoded, coarsest first."""
+LEAST_REDUCED_SIDE = 64
+"""px: a picture that is small already is decoded whole."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What chance decided, step by step in the paper's order; the resize to the input follows."""
+
+    rotation: Matrix
+    """(3, 3), image pixels to image pixels."""
+    canvas: tuple[float, float, float, float]
+    """The expanded image: left, top (at most 0), width and height, image pixels."""
+    crop: tuple[float, float, float, float]
+    """Likewise, within the canvas."""
+    flipped: bool
 
 
 @dataclass(frozen=True)
@@ -40,39 +58,71 @@ def random_view(
     input_spec: InputSpec,
     config: AugmentConfig,
 ) -> View:
-    """Draw a view of an image.
+    """Draw a view of an image; arguments as of `random_steps`, and the network input to fill."""
+    return compose(random_steps(rng, image_wh, centers_xy, config), input_spec)
+
+
+def random_steps(
+    rng: np.random.Generator, image_wh: tuple[int, int], centers_xy: NDArray[np.floating], config: AugmentConfig
+) -> Steps:
+    """Draw the steps of a view.
 
     Args:
         rng: the only source of chance.
         image_wh: size of the image, px.
         centers_xy: (P, 2) box centres of its persons; a crop shows at least one of them, if there are any.
-        input_spec: the network input to fill.
         config: ranges and probabilities.
     """
     width, height = image_wh
-    rotate = _rotation(rng, width, height, config)
-    left, top, canvas_w, canvas_h = _expansion(rng, width, height, config)
-    centers = _apply(rotate, centers_xy)
-    x, y, crop_w, crop_h = _crop(rng, (left, top, canvas_w, canvas_h), centers, config)
+    rotation = _rotation(rng, width, height, config)
+    canvas = _expansion(rng, width, height, config)
+    crop = _crop(rng, canvas, _apply(rotation, centers_xy), config)
+    return Steps(rotation, canvas, crop, bool(rng.random() < config.flip_prob))
+
+
+def compose(steps: Steps, input_spec: InputSpec) -> View:
+    """Fuse the steps and the resize to the input into one map."""
+    x, y, crop_w, crop_h = steps.crop
     geometry = frame_geometry((max(1, round(crop_w)), max(1, round(crop_h))), input_spec)
     to_input = _translation(*geometry.offset_xy) @ np.diag([*geometry.scale_xy, 1.0]) @ _translation(-x, -y)
-    matrix = to_input @ rotate
-    flipped = bool(rng.random() < config.flip_prob)
-    if flipped:
+    matrix = to_input @ steps.rotation
+    if steps.flipped:
         mirror = np.diag([-1.0, 1.0, 1.0])
         mirror[0, 2] = input_spec.width
         matrix = mirror @ matrix
-    return View(matrix, flipped)
+    return View(matrix, steps.flipped)
 
 
-def warp_image(image: NDArray[np.uint8], view: View, input_spec: InputSpec) -> NDArray[np.uint8]:
-    """Resample an image (H, W, 3) into the network input (height, width, 3); the outside takes its mean colour."""
+def reduction(view: View, image_wh: tuple[int, int]) -> int:
+    """Say by how much an image may be shrunk before a view is taken: 1, 2, 4 or 8.
+
+    No direction of the view is magnified by it, so that nothing the view could show is lost.
+    """
+    largest_scale = float(np.linalg.norm(view.matrix[:2, :2], 2))
+    fits = (r for r in REDUCTIONS if largest_scale * r <= 1 and min(image_wh) >= r * LEAST_REDUCED_SIDE)
+    return next(fits, 1)
+
+
+def warp_image(image: NDArray[np.uint8], view: View, input_spec: InputSpec, shrunk: int = 1) -> NDArray[np.uint8]:
+    """Resample an image into the network input; the outside takes its mean colour.
+
+    Args:
+        image: (H, W, 3).
+        view: of the image in its full size.
+        input_spec: the network input.
+        shrunk: by how much the image was shrunk when it was decoded.
+
+    Returns:
+        (height, width, 3).
+    """
     # warpAffine counts from pixel centres, we from pixel corners: shift by half a pixel on both sides.
-    matrix = _translation(-0.5, -0.5) @ view.matrix @ _translation(0.5, 0.5)
-    fill = cv2.mean(image)[:3]
+    matrix = _translation(-0.5, -0.5) @ view.matrix @ np.diag([shrunk, shrunk, 1.0]) @ _translation(0.5, 0.5)
+    fill = (*cv2.mean(image)[:3], 255.0)
+    # OpenCV warps four channels in a little over half of the time that it takes for three, padding included.
+    padded = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
     size = (input_spec.width, input_spec.height)
-    warped = cv2.warpAffine(image, matrix[:2], size, flags=cv2.INTER_LINEAR, borderValue=fill)
-    return np.asarray(warped, np.uint8)
+    warped = cv2.warpAffine(padded, matrix[:2], size, flags=cv2.INTER_LINEAR, borderValue=fill)
+    return np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.uint8)
 
 
 def warp_keypoints(

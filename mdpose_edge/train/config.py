@@ -29,6 +29,16 @@ class InputConfig:
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """Whose annotations, and which keypoints of them."""
+
+    format: Literal["coco", "crowdpose", "ochuman"] | None = None
+    """None takes the only one that is in the folder."""
+    keypoints: str | None = None
+    """coco17, crowdpose14, ochuman19, or a YAML file (docs/data.md); None takes the format's own."""
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """Random views of a training image (the paper's supplement and code)."""
 
@@ -91,6 +101,7 @@ class TrainConfig:
     """Everything that decides a run, apart from where its data and output lie."""
 
     input: InputConfig = field(default_factory=InputConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mdpose_edge.coco import CocoSplit, load_split
+from mdpose_edge.coco import CocoImage, CocoSplit
+from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
 from mdpose_edge.images import read_image
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.train.augment import random_view, warp_image, warp_keypoints
+from mdpose_edge.train.augment import random_view, reduction, warp_image, warp_keypoints
 from mdpose_edge.train.config import TrainConfig
 
 
@@ -102,30 +103,17 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
             return error
 
     def _sample(self, rng: np.random.Generator, row: int) -> Sample:
-        image = self._read(row)
         persons = self.data.persons(row)
         keep = _trainable(persons.keypoints, persons.iscrowd)
         boxes = persons.boxes_xywh[keep]
         centers = boxes[:, :2] + boxes[:, 2:] / 2
-        input_spec = self.spec.input
-        size_wh = (image.shape[1], image.shape[0])
-        view = random_view(rng, size_wh, centers, input_spec, self.config.augment)
+        record, input_spec = self.data.images[row], self.spec.input
+        # The view comes first, from the size that the annotations state: it says how finely the file must be decoded.
+        view = random_view(rng, (record.width, record.height), centers, input_spec, self.config.augment)
+        image, shrunk = _read(record, reduction(view, (record.width, record.height)))
         points, labelled = warp_keypoints(persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints)
         to_extent = self.spec.coordinate_extent / np.array([input_spec.width, input_spec.height], np.float32)
-        return Sample(warp_image(image, view, input_spec), points * to_extent, labelled)
-
-    def _read(self, row: int) -> NDArray[np.uint8]:
-        record = self.data.images[row]
-        image = read_image(record.path, orient=False)
-        height, width = image.shape[:2]
-        if (width, height) != (record.width, record.height):
-            raise DataError(
-                str(record.path),
-                expected=f"{record.width}x{record.height} px, as the annotation file says",
-                got=f"{width}x{height}",
-                do="scale the annotations with the images, or restore the image",
-            )
-        return image
+        return Sample(warp_image(image, view, input_spec, shrunk), points * to_extent, labelled)
 
 
 class RunSampler(Sampler[list[tuple[int, int]]]):
@@ -205,7 +193,8 @@ def training_batches(
     Raises:
         DataError: the data cannot be read, or holds no annotated person.
     """
-    images = TrainingImages(load_split(data_dir, split), spec, config)
+    data = open_split(data_dir, split, config.data.format, spec.keypoints)
+    images = TrainingImages(data, spec, config)
 
     def batches(start: int) -> Generator[Batch]:
         sampler = RunSampler(
@@ -231,6 +220,22 @@ def training_batches(
 def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say who carries loss: people with at least one labelled keypoint, not crowds."""
     return np.asarray(~iscrowd & (keypoints[:, :, 2] > 0).any(axis=1))
+
+
+def _read(record: CocoImage, shrink: int) -> tuple[NDArray[np.uint8], int]:
+    """Decode an image, shrunk where it is a JPEG; give by how much it was."""
+    if record.path.suffix.lower() not in (".jpg", ".jpeg"):
+        shrink = 1
+    image = read_image(record.path, orient=False, shrink=shrink)
+    if image.shape[:2] == (-(-record.height // shrink), -(-record.width // shrink)):
+        return image, shrink
+    height, width = read_image(record.path, orient=False).shape[:2]
+    raise DataError(
+        str(record.path),
+        expected=f"{record.width}x{record.height} px, as the annotation file says",
+        got=f"{width}x{height}",
+        do="scale the annotations with the images, or restore the image",
+    )
 
 
 def start_worker(_: int) -> None:

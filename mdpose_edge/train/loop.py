@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 import yaml
 
+from mdpose_edge.datasets.layout import training_keypoints
 from mdpose_edge.errors import MdposeError
 from mdpose_edge.files import write_whole
 from mdpose_edge.spec import ModelSpec
@@ -100,13 +101,14 @@ class _Run:
         self.watch: Watch | None = None
         resumes = _resumes(out, resume, world)
         with world.together():
-            self.spec = make_spec(config.network, config.input.spec())
+            keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
+            self.spec = make_spec(config.network, config.input.spec(), keypoints)
             _check_group_size(self.spec, config.group_size)
             world.share_of(config.batch_size, config.accumulate)
             batches_from = training_batches(config, self.spec, data_dir, split, rank=world.rank, ranks=world.size)
             self.validator: Validator | None = None
             if validation is not None and config.eval_every:
-                self.validator = Validator(validation, self.spec, world, config.workers)
+                self.validator = Validator(validation, self.spec, world, config.workers, config.data.format)
             torch.manual_seed(config.seed)
             network = _network(config, self.spec, is_start=world.is_main and not resumes)
         world.synchronise(network)

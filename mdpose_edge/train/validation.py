@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mdpose_edge.coco import CocoSplit, load_split, results_of
+from mdpose_edge.coco import CocoSplit, results_of
+from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.decode import make_decoder
-from mdpose_edge.errors import DataError, MdposeError
+from mdpose_edge.errors import MdposeError
 from mdpose_edge.images import read_image
 from mdpose_edge.preprocess import FrameGeometry, preprocess
 from mdpose_edge.spec import DecodeSpec, InputSpec, ModelSpec
@@ -33,7 +34,7 @@ Figures = Mapping[str, float | None]
 
 
 class Score(Protocol):
-    """A protocol of evaluation, like `evaluate.coco_figures`."""
+    """A protocol of evaluation, like `evaluate.protocol_figures`."""
 
     def __call__(self, split: CocoSplit, results: Sequence[Mapping[str, Any]], *, sigmas: Sequence[float]) -> Figures:
         """Score results in COCO's format against a split."""
@@ -57,22 +58,23 @@ class Validator:
         spec: of the network.
         world: the processes that share the images.
         workers: processes that read images, for each of these.
+        data_format: as for `open_split`.
 
     Raises:
         DataError: the split cannot be used, or annotates other keypoints.
     """
 
-    def __init__(self, validation: Validation, spec: ModelSpec, world: World, workers: int) -> None:
+    def __init__(
+        self,
+        validation: Validation,
+        spec: ModelSpec,
+        world: World,
+        workers: int,
+        data_format: str | None = None,
+    ) -> None:
         self.spec, self.world, self.workers, self.score = spec, world, workers, validation.score
-        self.split = load_split(validation.data_dir, validation.split)
+        self.split = open_split(validation.data_dir, validation.split, data_format, spec.keypoints)
         self.decode = make_decoder(spec, validation.decode)
-        if self.split.keypoint_names != spec.keypoints.names:
-            raise DataError(
-                str(self.split.annotation_file),
-                expected=f"the keypoints {', '.join(spec.keypoints.names)}",
-                got=", ".join(self.split.keypoint_names),
-                do="give another split to --val",
-            )
 
     def __call__(self, network: nn.Module) -> Figures | None:
         """Measure, in all processes together; the main one gets the figures, the others None.

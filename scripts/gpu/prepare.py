@@ -32,12 +32,11 @@ from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.synth import write_dataset
 from scripts.gpu import layout
 from tests.artifacts import Artifacts
-from tests.conformance.test_engines import FRAMES, random_images
+from tests.conformance.test_engines import FRAMES, VARIANTS, random_images
 
 TENSORRT = "8.5"
 SEED = 20_260
 """Of the drawn people; no training set of this project is drawn with it."""
-CONFORMANCE_CASES = (("fp32", 1), ("fp32", 3), ("fp16", 1))
 CONFORMANCE_TARGETS = ("tensorrt", "onnx")
 """onnx too, so that the whole way can be tried where there is no GPU."""
 DICTIONARY_BYTES = 192 << 20
@@ -162,14 +161,15 @@ def record_conformance(out: Path) -> None:
     checkpoint = artifacts.checkpoint()
     wish = Wish("tensorrt", trt=TENSORRT)
     for target in CONFORMANCE_TARGETS:
-        for precision, batch in CONFORMANCE_CASES:
+        for precision, batch in VARIANTS:
             folder = out / f"{target}-{precision}-{batch}"
             export_checkpoint(
                 checkpoint, folder, target=target, precision=precision, batch=batch,
                 tensorrt=wish if target == "tensorrt" else None,
+                int8=Int8Options(artifacts.calibration(), allow_few=True) if precision == "int8" else None,
             )  # fmt: skip
     reference, heads = artifacts.reference(), {}
-    for batch in sorted({batch for _, batch in CONFORMANCE_CASES}):
+    for batch in sorted({batch for _, batch in VARIANTS}):
         images = random_images(read_model_spec(out / f"onnx-fp32-{batch}").input)
         answers = reference(images)
         heads |= {f"{layout.array_key(images.tobytes())}/{name}": tensor for name, tensor in answers.items()}
@@ -181,6 +181,8 @@ def record_conformance(out: Path) -> None:
     }
     np.savez(out / layout.RECORDED_POSES, **poses)
     checkpoint.unlink()
+    for folder in ("calibration", "frames"):
+        shutil.rmtree(out / folder)
 
 
 def write_manifest(args: argparse.Namespace) -> None:

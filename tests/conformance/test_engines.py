@@ -30,11 +30,13 @@ class Case(NamedTuple):
     batch: int
 
 
+VARIANTS = (("fp32", 1), ("fp32", 3), ("fp16", 1), ("int8", 1))
+"""Precisions and batches."""
 CASES = [
     Case(engine, target, precision, batch)
     for engine in ENGINES
     for target in ENGINES[engine].targets
-    for precision, batch in (("fp32", 1), ("fp32", 3), ("fp16", 1), ("int8", 1))
+    for precision, batch in VARIANTS
     if not (target == "torch" and precision != "fp32")
     if target != "jetson"  # a Jetson's own bundles run there alone; elsewhere the target tensorrt stands for both
 ]

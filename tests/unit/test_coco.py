@@ -154,3 +154,22 @@ def test_real_coco_files_are_read(split: str, images: int, people: int, labelled
     data = load_split(shared_data / "coco-mini", split)
     assert (len(data.images), len(data.areas), int((data.num_keypoints > 0).sum())) == (images, people, labelled)
     assert np.array_equal((data.keypoints[..., 2] > 0).sum(axis=1), data.num_keypoints)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["images"][0].update(width=0), "images of at least 1x1 px, got 0x240 for image 7"),
+        (lambda d: d["images"][1].update(height=-1), "got 320x-1 for image 3"),
+        (lambda d: d["annotations"][0].update(area=-0.5), "no area below 0, got -0.5"),
+        (lambda d: d["annotations"][0].update(bbox=[10, 10, -20, 30]), "no box side below 0, got -20"),
+    ],
+    ids=["no width", "negative height", "negative area", "negative box"],
+)
+def test_sizes_that_cannot_be_are_refused(change: Any, message: str, tmp_path: Path) -> None:
+    data = document([person(7)])
+    write_split(tmp_path, data)
+    change(data)
+    (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match=message):
+        load_split(tmp_path, "val")

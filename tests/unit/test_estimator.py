@@ -117,7 +117,7 @@ def test_bad_arguments_are_one_sentence(artifacts: Artifacts, tmp_path: Path) ->
         PoseEstimator(tmp_path / "absent")
     with pytest.raises(SpecError, match=r"decode.score_threshold: expected a number in \[0, 1\], got 30"):
         PoseEstimator(artifacts.bundle("onnx"), threshold=30)
-    with pytest.raises(EngineError, match="one of onnxruntime, openvino, torch, got tpu"):
+    with pytest.raises(EngineError, match="one of onnxruntime, openvino, tensorrt, torch, got tpu"):
         PoseEstimator(artifacts.bundle("onnx"), runtime="tpu")
 
 

@@ -67,7 +67,8 @@ def test_resume_stands_alone_or_takes_auto(train: Command, tmp_path: Path) -> No
 def test_progress_tells_speed_data_wait_and_accuracy(train: Command, tmp_path: Path) -> None:
     code, _, err = train("--set", "eval_every=2", "--val", "train")
     assert code == 0
-    first, second, *_, last = err.splitlines()
+    data, first, second, *_, last = err.splitlines()
+    assert data.endswith("person_keypoints_train2017.json (coco)")
     assert re.search(r"training: 1/4, loss -?[\d.]+, \d+ images/s, data wait \d+%$", first)
     assert re.search(r"training: 2/4, eta 0:\d\d:\d\d, loss .*, AP \d\.\d{3}$", second)
     assert last.split("training: ")[1].startswith("4/4, loss")

@@ -8,13 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from mdpose_edge.coco import load_split
 from mdpose_edge.errors import DataError, InputError
-from mdpose_edge.train.augment import AugmentConfig
+from mdpose_edge.images import read_image
+from mdpose_edge.train.augment import AugmentConfig, View, warp_image
 from mdpose_edge.train.config import ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import Batch, RunSampler, Sample, TrainingImages, collate, training_batches
 from mdpose_edge.train.network import make_spec
@@ -155,6 +157,28 @@ def test_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None
     write_split(tmp_path, data, split="train")
     with pytest.raises(DataError, match="expected 640x240 px, as the annotation file says, got 320x240"):
         batches(tiny_config(), tmp_path)
+
+
+def test_large_pictures_are_decoded_at_reduced_size_and_show_the_same(tmp_path: Path) -> None:
+    write_split(tmp_path, document([person(7)], image_ids=(7,)), split="train")
+    path = tmp_path / "train2017" / "000000000007.jpg"
+    clouds = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
+    assert cv2.imwrite(str(path), cv2.resize(clouds, (320, 240), interpolation=cv2.INTER_CUBIC))
+    sizes: list[tuple[int, ...]] = []
+
+    def spy(path: Path, *, orient: bool, shrink: int) -> Any:
+        image = read_image(path, orient=orient, shrink=shrink)
+        sizes.append(image.shape)
+        return image
+
+    images = training_images(tmp_path, augment=PLAIN)  # 320x240 into 64x64
+    whole = warp_image(read_image(path, orient=False), View(np.diag([64 / 320, 64 / 240, 1]), False), images.spec.input)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdpose_edge.train.data.read_image", spy)
+        sample = images[0, 0]
+    assert isinstance(sample, Sample) and sizes == [(120, 160, 3)]
+    assert np.abs(sample.image.astype(int) - whole).mean() < 4
+    np.testing.assert_allclose(sample.keypoints_xy[0, 0], [100 * 5 / 320, 40 * 5 / 240], rtol=1e-5)
 
 
 def test_errors_survive_the_way_from_a_worker() -> None:

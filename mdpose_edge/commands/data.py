@@ -1,0 +1,54 @@
+"""`mdpose-edge data check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdpose_edge.commands.console import DataFormat, JsonFile, Split, print_table, progress_shown, write_json
+from mdpose_edge.errors import ConfigError
+
+app = typer.Typer(help="Datasets: are they sound?", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `check` a word of its own, although it is the only one."""
+
+
+@app.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset's folder: docs/data.md has the layouts.")],
+    split: Split = "val",
+    data_format: DataFormat = None,
+    out: Annotated[Path | None, typer.Option(help="A contact sheet of the suspects: .png or .jpg.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Look for every fault of a split: 0 none, 1 some, 2 it cannot be read."""
+    from mdpose_edge.datasets.check import check_data, suspects_sheet
+    from mdpose_edge.images import write_image
+
+    if out is not None and out.suffix.lower() not in (".jpg", ".png"):
+        raise ConfigError("--out", expected="a .png or .jpg file", got=str(out), do="correct the name")
+    with progress_shown("checking") as report:
+        found = check_data(folder, split, data_format, progress=report)
+    write_json(json_file, found.to_json_dict())
+    typer.echo(
+        f"{found.annotation_file} ({found.format}): {found.images} images, {found.people} people, "
+        f"{found.labelled_people} with keypoints"
+    )
+    if not found.faults:
+        typer.echo("no faults")
+        return
+    first = {fault.kind: fault for fault in reversed(found.faults)}
+    rows = [
+        (kind, str(count), f"{first[kind].image or first[kind].annotation or ''}: {first[kind].detail}")
+        for kind, count in found.counts().items()
+    ]
+    print_table(f"{len(found.faults)} faults", ("kind", "count", "the first"), rows)
+    if out is not None:
+        write_image(out, suspects_sheet(found))
+        typer.echo(f"suspects: {out}")
+    raise typer.Exit(1)

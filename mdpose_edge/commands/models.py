@@ -1,0 +1,69 @@
+"""`mdpose-edge models`: what the presets cost."""
+
+from __future__ import annotations
+
+from datetime import date
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdpose_edge.commands.console import JsonFile, print_table, progress_shown, write_json
+
+
+class Target(str, Enum):
+    """Whose engine is timed."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+def models(
+    configs: Annotated[
+        list[Path] | None, typer.Argument(metavar="CONFIG...", help="Configurations. Default: those of configs/.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PRECISION", help="Time an export with random weights here and now; may be repeated."),
+    ] = None,
+    target: Annotated[Target, typer.Option(help="With --measure: what runs the graph.")] = Target.openvino,
+    threads: Annotated[int, typer.Option(min=1, help="With --measure: CPU threads of the engine.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="With --measure: runs that count.")] = 20,
+    json_file: JsonFile = None,
+) -> None:
+    """List configurations with their parameters and GFLOP; times only where they are measured in this very run."""
+    from mdpose_edge.export.presets import describe, measure_ms, preset_files
+    from mdpose_edge.machine.facts import machine_identity
+
+    precisions = list(dict.fromkeys(measure or []))
+    paths = configs or preset_files()
+    presets = [describe(path) for path in paths]
+    times: list[dict[str, float]] = [{} for _ in paths]
+    with progress_shown("measuring") as report:
+        for number, path in enumerate(paths):
+            for precision in precisions:
+                found = measure_ms(path, target.value, precision, threads=threads, repeats=repeats)
+                times[number][precision] = round(found, 3)
+                report(len(precisions) * number + len(times[number]), len(precisions) * len(paths), path.stem)
+    rows = [
+        (
+            preset.name,
+            "x".join(map(str, preset.input_wh)),
+            f"{preset.channels} x {preset.head_convs}",
+            f"{preset.components:,}",
+            f"{preset.parameters / 1e6:.2f}",
+            f"{preset.gflop:.1f}",
+            *(f"{times[number][precision]:.1f}" for precision in precisions),
+        )
+        for number, preset in enumerate(presets)
+    ]
+    columns = ("preset", "input", "head", "cells", "params, M", "GFLOP")
+    document: dict[str, Any] = {"presets": [vars(p) | {"ms": t} for p, t in zip(presets, times, strict=True)]}
+    title = "per image"
+    if precisions:
+        conditions = {"target": target.value, "threads": threads, "date": date.today().isoformat()}
+        document["measured"] = {**conditions, "machine": machine_identity(), "repeats": repeats}
+        title = f"per image; ms: the network alone, {target.value}, {threads} thread(s), {machine_identity()['cpu']}"
+    write_json(json_file, document)
+    print_table(title, (*columns, *(f"{precision}, ms" for precision in precisions)), rows)

@@ -1,0 +1,110 @@
+"""Keypoint sets: those of the public datasets, and custom ones from a small YAML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.optional import require
+from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
+from mdpose_edge.strict import read_dataclass
+
+CROWDPOSE_KEYPOINTS = KeypointSpec(
+    names=(
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+        "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck",
+    ),
+    flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
+    skeleton=(
+        (12, 13), (13, 0), (13, 1), (0, 1), (0, 6), (1, 7), (6, 7), (0, 2), (2, 4), (1, 3), (3, 5), (6, 8), (8, 10),
+        (7, 9), (9, 11),
+    ),
+    sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+)  # fmt: skip
+"""CrowdPose's 14 keypoints in the order of its files, sigmas as in its evaluation code (Li et al., CVPR 2019)."""
+
+OCHUMAN_KEYPOINTS = KeypointSpec(
+    names=(
+        "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist", "right_hip",
+        "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "head", "neck", "right_ear", "left_ear",
+        "nose", "right_eye", "left_eye",
+    ),
+    flip_pairs=((3, 0), (4, 1), (5, 2), (9, 6), (10, 7), (11, 8), (15, 14), (18, 17)),
+    skeleton=(
+        (12, 16), (16, 13), (13, 3), (13, 0), (3, 4), (4, 5), (0, 1), (1, 2), (3, 9), (0, 6), (9, 6), (9, 10), (10, 11),
+        (6, 7), (7, 8), (16, 17), (16, 18), (17, 14), (18, 15),
+    ),
+    sigmas=(
+        0.079, 0.072, 0.062, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089, 0.107, 0.087, 0.089, 0.079, 0.079, 0.035, 0.035,
+        0.026, 0.025, 0.025,
+    ),
+)  # fmt: skip
+"""OCHuman's 19 keypoints as annotated (Zhang et al., CVPR 2019). It defines no OKS constants for them: these are COCO's
+and, for head and neck, CrowdPose's."""
+
+KEYPOINT_SETS = {"coco17": COCO_KEYPOINTS, "crowdpose14": CROWDPOSE_KEYPOINTS, "ochuman19": OCHUMAN_KEYPOINTS}
+"""Sets with a name of their own."""
+
+
+@dataclass(frozen=True)
+class _KeypointFile:
+    """What a keypoint file holds: keypoints are referred to by name."""
+
+    names: tuple[str, ...]
+    flips: tuple[tuple[str, str], ...]
+    skeleton: tuple[tuple[str, str], ...]
+    sigmas: tuple[float, ...]
+
+
+def keypoint_set(name: str | Path) -> KeypointSpec:
+    """Give a keypoint set.
+
+    Args:
+        name: one of KEYPOINT_SETS, or a YAML file with the keys names, flips (pairs of names), skeleton (pairs of
+            names) and sigmas (one per name).
+
+    Raises:
+        MissingPackageError: a file is named and PyYAML is not installed.
+        ConfigError: no such set or file, an unknown or missing key, or keys that contradict one another.
+    """
+    known = KEYPOINT_SETS.get(str(name))
+    if known is not None:
+        return known
+    path = Path(name)
+    if not path.is_file():
+        expected = f"a keypoint file, or one of {', '.join(KEYPOINT_SETS)}"
+        raise ConfigError(str(name), expected=expected, got="no such file", do="correct the name")
+    yaml = require("yaml", extra="eval", feature="keypoint files")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), expected="YAML", got=" ".join(str(error).split()), do="correct it") from error
+    return _spec_of(read_dataclass(_KeypointFile, data, where=str(path), error=ConfigError, defaults=False), str(path))
+
+
+def _spec_of(file: _KeypointFile, where: str) -> KeypointSpec:
+    if not file.names or len(set(file.names)) != len(file.names):
+        got = ", ".join(file.names) or "none"
+        raise ConfigError(where, expected="names that differ", got=got, do="name each keypoint once")
+    if len(file.sigmas) != len(file.names) or not all(math.isfinite(s) and s > 0 for s in file.sigmas):
+        expected, got = f"{len(file.names)} sigmas above 0", ", ".join(map(str, file.sigmas)) or "none"
+        raise ConfigError(where, expected=expected, got=got, do="give one for each name, in the same order")
+    flips = _indices("flips", file.flips, file.names, where)
+    flat = [index for pair in flips for index in pair]
+    if len(set(flat)) != len(flat):
+        twice = next(file.names[index] for index in flat if flat.count(index) > 1)
+        do = "let each keypoint trade places with one other"
+        raise ConfigError(where, expected="each keypoint in one flip", got=f"{twice} in two places", do=do)
+    return KeypointSpec(file.names, flips, _indices("skeleton", file.skeleton, file.names, where), file.sigmas)
+
+
+def _indices(
+    key: str, pairs: Sequence[tuple[str, str]], names: tuple[str, ...], where: str
+) -> tuple[tuple[int, int], ...]:
+    for name in (name for pair in pairs for name in pair):
+        if name not in names:
+            raise ConfigError(where, expected=f"names of keypoints under {key}", got=name, do="correct the name")
+    return tuple((names.index(first), names.index(second)) for first, second in pairs)

@@ -1,0 +1,103 @@
+"""Which annotation file of a folder is meant, and whose format it has. Nothing is guessed: two formats are an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS, keypoint_set
+from mdpose_edge.errors import ConfigError, DataError
+from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
+
+FORMATS = ("coco", "crowdpose", "ochuman")
+"""By the names that --format takes."""
+
+_PATTERNS = {
+    "coco": (("annotations/person_keypoints_{split}2017.json", "{split}2017"),),
+    "crowdpose": (
+        ("json/crowdpose_{split}.json", "images"),
+        ("annotations/crowdpose_{split}.json", "images"),
+        ("annotations/mmpose_crowdpose_{split}.json", "images"),
+    ),
+    "ochuman": (
+        ("ochuman_coco_format_{split}_range_0.00_1.00.json", "images"),
+        ("annotations/ochuman_coco_format_{split}_range_0.00_1.00.json", "images"),
+        ("ochuman.json", "images"),
+        ("annotations/ochuman.json", "images"),
+    ),
+}
+"""By format: annotation files as they are handed out and as they are usually stored, and the folder of their images."""
+_MAPPED = "ochuman_coco_format"
+"""How the names of OCHuman's files begin that are mapped to COCO's 17 keypoints already."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """A split's files."""
+
+    format: str
+    annotation_file: Path
+    image_dir: Path
+
+    def default_keypoints(self) -> KeypointSpec:
+        """Give what this format is trained and measured on: OCHuman by COCO's 17 of its 19, as in its own protocol."""
+        return CROWDPOSE_KEYPOINTS if self.format == "crowdpose" else COCO_KEYPOINTS
+
+
+def locate(data_dir: str | Path, split: str, data_format: str | None = None) -> Located:
+    """Find the annotation file of a split.
+
+    Args:
+        data_dir: the dataset's folder.
+        split: "train", "val", "test", "trainval".
+        data_format: one of FORMATS, or None to take the only one that has a file there.
+
+    Raises:
+        ConfigError: no such format.
+        DataError: files of several formats and none chosen, or no file.
+    """
+    if data_format is not None and data_format not in FORMATS:
+        raise ConfigError(
+            "--format", expected=f"one of {', '.join(FORMATS)}", got=data_format, do="choose one of these"
+        )
+    formats = FORMATS if data_format is None else (data_format,)
+    candidates = [_candidate(Path(data_dir), split, name, *pair) for name in formats for pair in _PATTERNS[name]]
+    found = [candidate for candidate in candidates if candidate.annotation_file.is_file()]
+    kinds = list(dict.fromkeys(candidate.format for candidate in found))
+    if len(kinds) > 1:
+        raise DataError(str(data_dir), expected="one format", got=" and ".join(kinds), do="choose with --format")
+    # OCHuman's own file and the one mapped to COCO stand side by side as downloaded; the list has the mapped one first.
+    return found[0] if found else _nothing(Path(data_dir), candidates)
+
+
+def training_keypoints(
+    data_dir: str | Path, split: str, data_format: str | None, keypoints: str | None
+) -> KeypointSpec:
+    """Give the keypoints that a training on a split is for.
+
+    Args:
+        data_dir: the dataset's folder.
+        split: as for `locate`.
+        data_format: likewise.
+        keypoints: a set's name or YAML file, or None for the format's own.
+    """
+    if keypoints is not None:
+        return keypoint_set(keypoints)
+    return locate(data_dir, split, data_format).default_keypoints()
+
+
+def is_mapped(located: Located) -> bool:
+    """Say whether an OCHuman file is mapped to COCO's form already."""
+    return located.annotation_file.name.startswith(_MAPPED)
+
+
+def _candidate(data_dir: Path, split: str, name: str, file: str, images: str) -> Located:
+    return Located(name, data_dir / file.format(split=split), data_dir / images.format(split=split))
+
+
+def _nothing(data_dir: Path, candidates: list[Located]) -> Located:
+    if candidates[0].format == "coco":
+        return candidates[0]  # whose reader says what is missing, in COCO's words
+    looked = " or ".join(str(candidate.annotation_file.relative_to(data_dir)) for candidate in candidates)
+    do = "correct the folder, the split or --format"
+    raise DataError(str(data_dir), expected=looked, got="no such file", do=do)

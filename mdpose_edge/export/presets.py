@@ -1,0 +1,152 @@
+"""What each configuration costs: parameters, arithmetic, and, measured on the spot, time on an engine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.optional import require
+from mdpose_edge.spec import ModelSpec
+
+WARM_UP_RUNS = 3
+CALIBRATION_SCENES = 8
+"""Drawn scenes that INT8 ranges of a random network are measured on: enough to make the graph, whose time is wanted."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration and what it costs per image."""
+
+    name: str
+    """Of the file, without suffix."""
+    backbone: str
+    input_wh: tuple[int, int]
+    levels: int
+    channels: int
+    head_convs: int
+    components: int
+    """Of the mixture: the cells of all levels."""
+    parameters: int
+    """Of the exported network."""
+    gflop: float
+    """One forward pass; a multiplication with its addition counts as two, as torch.utils.flop_counter has it."""
+
+
+def preset_files() -> list[Path]:
+    """List the configurations of the checkout that this package is installed from.
+
+    Raises:
+        ConfigError: it is not installed from one.
+    """
+    folder = Path(__file__).parents[2] / "configs"
+    found = sorted(folder.glob("*.yaml"))
+    if not found:
+        do = "name configuration files: mdpose-edge models CONFIG..."
+        raise ConfigError(str(folder), expected="configurations beside the package", got="none", do=do)
+    return found
+
+
+def describe(path: Path) -> Preset:
+    """Read a configuration and count; no weights are made.
+
+    Raises:
+        MissingPackageError: the extra `train` is not installed.
+        ConfigError: the configuration cannot be used.
+    """
+    torch = require("torch", extra="train", feature="counting parameters")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mdpose_edge.train.network import MDPoseNetwork
+
+    spec = _spec(path)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = MDPoseNetwork(spec).eval()
+        network(torch.empty(1, spec.input.height, spec.input.width, 3, dtype=torch.uint8))
+    return Preset(
+        name=path.stem,
+        backbone=str(spec.network["backbone"]),
+        input_wh=(spec.input.width, spec.input.height),
+        levels=len(spec.levels),
+        channels=int(spec.network["channels"]),
+        head_convs=int(spec.network["head_convs"]),
+        components=sum(rows * columns for rows, columns in map(spec.level_shape, spec.levels)),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        gflop=counter.get_total_flops() / 1e9,
+    )
+
+
+def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats: int) -> float:
+    """Export a configuration with random weights and time its engine: the median ms of one image, network alone.
+
+    Args:
+        path: the configuration.
+        target: "onnx" or "openvino".
+        precision: one that the target's export offers.
+        threads: CPU threads of the engine.
+        repeats: runs that count.
+
+    Raises:
+        MissingPackageError: the extra `export` is not installed.
+        ExportError: no such target or precision, or the export fails.
+    """
+    from mdpose_edge.export.bundle import export_checkpoint
+    from mdpose_edge.runtimes.registry import open_engine
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = _random_checkpoint(path, Path(folder) / "random.safetensors")
+        options = _int8_options(checkpoint, Path(folder)) if precision == "int8" else {}
+        bundle = export_checkpoint(checkpoint, Path(folder) / "bundle", target=target, precision=precision, **options)
+        spec, adapter = open_engine(bundle, None, threads)
+        with adapter:
+            images = np.random.default_rng(0).integers(0, 256, (1, spec.input.height, spec.input.width, 3), np.uint8)
+            return float(np.median([_timed(adapter, images) for _ in range(WARM_UP_RUNS + repeats)][WARM_UP_RUNS:]))
+
+
+def _spec(path: Path) -> ModelSpec:
+    from mdpose_edge.datasets.keypoints import keypoint_set
+    from mdpose_edge.train.config import load_config
+    from mdpose_edge.train.network import make_spec
+
+    config = load_config(path)
+    return make_spec(config.network, config.input.spec(), keypoint_set(config.data.keypoints or "coco17"))
+
+
+def _random_checkpoint(path: Path, out: Path) -> Path:
+    torch = require("torch", extra="export", feature="exporting a checkpoint")
+    from mdpose_edge.train.checkpoint import save_checkpoint
+    from mdpose_edge.train.network import MDPoseNetwork
+
+    spec = _spec(path)
+    torch.manual_seed(0)
+    save_checkpoint(out, spec, MDPoseNetwork(spec, auxiliary_center=True).state_dict())
+    return out
+
+
+def _int8_options(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Calibrate on a few drawn scenes."""
+    from mdpose_edge.calib.make import make_calibration_set
+    from mdpose_edge.export.bundle import Int8Options
+    from mdpose_edge.runtimes.registry import read_model_spec
+    from mdpose_edge.synth import write_dataset
+
+    write_dataset(folder / "scenes", train_images=CALIBRATION_SCENES, val_images=0, size=(320, 240))
+    make_calibration_set(
+        folder / "scenes" / "train2017",
+        folder / "calib",
+        read_model_spec(checkpoint).input,
+        num=CALIBRATION_SCENES,
+        allow_few=True,
+    )
+    return {"int8": Int8Options(folder / "calib", allow_few=True)}
+
+
+def _timed(adapter: Any, images: Any) -> float:
+    start = time.perf_counter()
+    adapter.infer(images)
+    return 1e3 * (time.perf_counter() - start)

@@ -1,0 +1,102 @@
+"""The benchmarks of the paper's findings run, on a budget of seconds, and add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import occlusion, rkg
+from benchmarks.rkg import SETTINGS, findings, outcome, product_nll
+from mdpose_edge.train.data import Batch
+from mdpose_edge.train.loss import Mixture, group_keypoints, group_nll
+from tests.artifacts import Artifacts
+
+BUDGET = [
+    "--iterations", "2", "--size", "64", "--batch", "2", "--backbone", "test_resnet", "--channels", "8",
+    "--head-convs", "2", "--train-images", "4", "--val-images", "2",
+]  # fmt: skip
+
+
+def problem(gamma: float) -> tuple[Mixture, Batch]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 36, 21)
+    mixture = Mixture(
+        torch.randn(2, 21, generator=generator).log_softmax(1),
+        torch.rand(shape, generator=generator) * 5,
+        torch.full(shape, gamma),
+    )
+    points = torch.rand(2, 3, 18, 2, generator=generator) * 5
+    labelled = torch.rand(2, 3, 18, generator=generator) < 0.8
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    return mixture, Batch(torch.empty(0), points, labelled, mask)
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_the_naive_product_is_the_same_loss_where_nothing_underflows(group_size: int) -> None:
+    mixture, batch = problem(gamma=2.0)
+    groups = group_keypoints(18, group_size, torch.Generator().manual_seed(1))
+    naive, shares = product_nll(mixture, batch, groups)
+    _, exact = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
+    assert naive.item() == pytest.approx(exact.item(), rel=1e-3)
+    assert shares == {"components": 0.0, "persons": 0.0, "swamped": 0.0}
+
+
+def test_large_groups_of_sharp_densities_underflow_and_only_there() -> None:
+    mixture, batch = problem(gamma=0.1)
+    shares = {
+        size: product_nll(mixture, batch, group_keypoints(18, size, torch.Generator().manual_seed(1)))[1]
+        for size in (1, 3, 18)
+    }
+    assert shares[1]["components"] < shares[3]["components"] < shares[18]["components"]
+    assert shares[18]["persons"] == shares[18]["swamped"] == 1.0
+    log_space, _ = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, (tuple(range(18)),))
+    assert torch.isfinite(log_space).all()
+
+
+def test_a_sweep_resumes_keeps_to_its_conditions_and_prints_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(tmp_path / "rkg"), *BUDGET]
+    rkg.main([*options, "--only", "log-18-random"])
+    assert "log-18-random 0:" in capsys.readouterr().out
+    rkg.main([*options, "--only", "log-18-random", "--only", "product-3-fixed"])
+    again = capsys.readouterr().out
+    assert "log-18-random 0:" not in again and "K_g = 18, log: did not learn" in again
+    results = json.loads((tmp_path / "rkg" / "results.json").read_text())["settings"]
+    assert set(results) == {"log-18-random", "product-3-fixed"}
+    for row in results.values():
+        assert row["marks"][-1]["iteration"] == 1 and 0 <= row["marks"][0]["components"] <= 1
+        assert row["figures"] is None or 0 <= row["figures"]["AP"] <= 1
+    with pytest.raises(SystemExit) as refused:
+        rkg.main([*options, "--seed", "1"])
+    assert refused.value.code == 2 and "other conditions" in capsys.readouterr().err
+
+
+def test_findings_say_where_the_ranking_differs_from_the_papers() -> None:
+    def row(size: int, ap: float | None, grouping: str = "random", loss: str = "log") -> dict[str, object]:
+        figures = None if ap is None else {"AP": ap, "AP50": 2 * ap}
+        return {"group_size": size, "grouping": grouping, "loss": loss, "figures": figures, "nan_at": 5}
+
+    rows = {"log-2-random": row(2, 0.3), "log-3-random": row(3, 0.2), "log-3-fixed": row(3, 0.1, "fixed")}
+    rows["product-18-random"] = row(18, None, loss="product")
+    text = "\n".join(findings(rows))
+    assert "log space: 2 > 3" in text and "3 > 2 > 18 (NaN); another order" in text
+    assert "K_g = 18, product: NaN at 5" in text and "random groups 0.200 AP, fixed 0.100" in text
+    rows["log-2-random"] = row(2, 0.15)
+    assert "the same order" in "\n".join(findings(rows))
+    assert [outcome(row(1, ap)) for ap in (0.3, 0.001)] == ["learnt", "did not learn"]
+    assert len({setting.name for setting in SETTINGS}) == len(SETTINGS) == 17
+
+
+def test_occlusion_counts_everybody_once(artifacts: Artifacts, tmp_path: Path) -> None:
+    report = tmp_path / "occlusion.json"
+    options = ["--images", "8", "--size", "96", "--threads", "1", "--json", str(report)]
+    occlusion.main([str(artifacts.checkpoint()), *options])
+    rows = json.loads(report.read_text())["overlap"]
+    assert list(rows) == ["0", "0.25", "0.5", "0.75", "all"]
+    people = [row["people"] for row in rows.values()]
+    assert sum(people[:-1]) == people[-1] > 10
+    assert people[0] > 0 and people[2] + people[3] > 0  # from apart to OCHuman's regime

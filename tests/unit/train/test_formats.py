@@ -1,0 +1,67 @@
+"""Training and evaluation with other keypoints than COCO's 17, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
+from mdpose_edge.errors import DataError
+from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.evaluate import CROWD_LEVELS, evaluate
+from mdpose_edge.train.config import DataConfig, ScheduleConfig
+from mdpose_edge.train.loop import train
+from tests.unit.datasets.public_formats import write_crowdpose
+from tests.unit.tiny_coco import document, person, write_split
+from tests.unit.train.crude_people import tiny_config
+
+TWO = ScheduleConfig(iterations=2)
+CORNERS = """
+names: [tail, left_wing, right_wing]
+flips: [[left_wing, right_wing]]
+skeleton: [[tail, left_wing], [tail, right_wing]]
+sigmas: [0.05, 0.1, 0.1]
+"""
+
+
+def test_crowdposes_fourteen_keypoints_go_from_file_to_figures(tmp_path: Path) -> None:
+    write_crowdpose(tmp_path, "train")
+    model = train(tiny_config(schedule=TWO, batch_size=2), tmp_path, tmp_path / "run")
+    with PoseEstimator(model, threads=1, threshold=0.0) as estimator:
+        assert estimator.spec.keypoints == CROWDPOSE_KEYPOINTS
+        poses = estimator(np.zeros((96, 128, 3), np.uint8))
+    assert poses.keypoints_xy.shape[1:] == poses.sigma_xy.shape[1:] == (14, 2)
+    found = evaluate(model, tmp_path, "train", threads=1)
+    assert found.format == "crowdpose" and set(CROWD_LEVELS) < set(found.figures)
+
+
+def write_birds(folder: Path) -> None:
+    """Write a COCO folder whose animals have three keypoints and one more that no set here asks for."""
+    names = ["beak", "tail", "left_wing", "right_wing"]
+    birds = [person(7, keypoints=[30, 30, 2, 60, 90, 2, 110, 50, 1, 0, 0, 0], num_keypoints=3)]
+    data = document(birds)
+    data["categories"] = [{"id": 1, "name": "bird", "keypoints": names}]
+    for split in ("train", "val"):
+        write_split(folder, data, split)
+
+
+def test_a_keypoint_set_of_ones_own_goes_from_yaml_to_figures(tmp_path: Path) -> None:
+    write_birds(tmp_path)
+    (tmp_path / "birds.yaml").write_text(CORNERS)
+    config = tiny_config(schedule=TWO, batch_size=2, data=DataConfig(keypoints=str(tmp_path / "birds.yaml")))
+    model = train(config, tmp_path, tmp_path / "run")
+    found = evaluate(model, tmp_path, "val", threads=1)
+    assert found.figures["AP"] is not None
+    with PoseEstimator(model, threads=1) as estimator:
+        assert estimator.spec.keypoints.names == ("tail", "left_wing", "right_wing")
+        assert estimator.spec.keypoints.flip_pairs == ((1, 2),)
+
+
+def test_data_without_the_sets_keypoints_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_split(tmp_path, document([person(7)]), "train")
+    config = tiny_config(data=DataConfig(keypoints="crowdpose14"))
+    with pytest.raises(DataError, match=r"expected the keypoints left_shoulder, .*got nose"):
+        train(config, tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
