@@ -153,7 +153,8 @@ def csi_pipeline(sensor: int, size_wh: tuple[int, int], fps: float) -> str:
 
 def has_gstreamer() -> bool:
     """Say whether this OpenCV opens GStreamer pipelines."""
-    return cv2.CAP_GSTREAMER in cv2.videoio_registry.getBackends()
+    # Not getBackends: it also lists the plugins that a wheel could load and does not bring.
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
 def shown_url(url: str) -> str:

@@ -39,7 +39,7 @@ class ImageSource(FrameSource):
         for index, path in enumerate(self.paths):
             if self._closed:
                 return
-            yield Frame(index, index / self.fps, read_image(path, orient=True), str(path))
+            yield Frame(index, index / self.fps, read_image(path, orient=True), str(path), is_file=True)
 
     def close(self) -> None:
         """End the iteration before the next image."""

@@ -34,6 +34,8 @@ class Frame:
     """(H, W, 3); may change size from one frame to the next."""
     name: str
     """The image file, or the source's name."""
+    is_file: bool = False
+    """True of an image file of its own; False of a frame of a video, camera or stream."""
 
 
 class FrameSource(ABC):

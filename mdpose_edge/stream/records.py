@@ -79,8 +79,9 @@ def coco_records(result: FrameResult) -> list[dict[str, Any]]:
     The image id is the number that the image's file is named by, as in COCO; of any other frame it is its number,
     counted from 1.
     """
-    stem = Path(result.frame.name).stem
-    image_id = int(stem) if stem.isdecimal() else result.frame.index + 1
+    frame = result.frame
+    stem = Path(frame.name).stem
+    image_id = int(stem) if frame.is_file and stem.isdecimal() else frame.index + 1
     records = results_of(image_id, result.poses)
     if result.track_ids is not None:
         for record, track_id in zip(records, result.track_ids.tolist(), strict=True):

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdpose_edge.errors import ConfigError
+from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.images import IMAGE_SUFFIXES
 from mdpose_edge.spec import KeypointSpec
-from mdpose_edge.stream.files import ImageSource
+from mdpose_edge.stream.files import ImageSource, VideoFile
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
 from mdpose_edge.stream.live import Reconnect
 from mdpose_edge.stream.painted import PaintedImages, Painter, plan_copies
@@ -23,6 +24,9 @@ from mdpose_edge.stream.sinks import CocoSink, CsvSink, JsonlSink
 from mdpose_edge.stream.sources import open_source
 from mdpose_edge.stream.video import VIDEO_SUFFIXES, VideoSink
 from mdpose_edge.track.tracker import PoseTracker
+
+_OTHER_VIDEO_SUFFIXES = (".flv", ".gif", ".m4v", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+"""Of files that somebody may hope for: a folder of such a name would surprise them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,19 @@ class Outputs:
             raise ConfigError("infer", expected="--out, --jsonl, --csv or --coco", got="none", do=do)
         if self.jsonl == self.csv == "-":
             raise ConfigError("--csv", expected="one writer on stdout", got="--jsonl - as well", do="name a file")
+        if self.painted is not None:
+            names_video(self.painted)
+        taken: dict[Path, str] = {}
+        for option, path in self.files.items():
+            if (first := taken.setdefault(path, option)) != option:
+                raise ConfigError(option, expected=f"another file than {first}", got=str(path), do="rename one")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are replaced, resolved, by the option that names each; devices and pipes are none."""
+        named = {"--out": self.painted, "--jsonl": self.jsonl, "--csv": self.csv, "--coco": self.coco}
+        paths = {option: Path(name).resolve() for option, name in named.items() if name not in (None, "-")}
+        return {option: path for option, path in paths.items() if path.is_file() or not path.exists()}
 
     @property
     def use_stdout(self) -> bool:
@@ -101,6 +118,7 @@ def infer_source(
         frames = stack.enter_context(
             open_source(source, frame_size=frame_size, fps=fps, reconnect=reconnect, note=note)
         )
+        _check_sources_stay(frames, outputs)
         copies = _image_copies(frames, outputs.painted)
         estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
         keypoints = estimator.spec.keypoints
@@ -140,8 +158,18 @@ def make_sinks(
 
 
 def names_video(path: Path) -> bool:
-    """Say whether a path names a video to be written, rather than a folder."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+    """Say whether a path names a video to be written, rather than a folder.
+
+    Raises:
+        ConfigError: it names a picture, or a video of a kind that is not written.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *_OTHER_VIDEO_SUFFIXES):
+        return False
+    if suffix not in VIDEO_SUFFIXES:
+        expected = f"a folder, or a video ({', '.join(VIDEO_SUFFIXES)})"
+        raise ConfigError("--out", expected=expected, got=str(path), do="name the folder that painted pictures go to")
+    return True
 
 
 @contextmanager
@@ -170,6 +198,17 @@ def stopped_by_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+def _check_sources_stay(source: FrameSource, outputs: Outputs) -> None:
+    """Refuse to write over what is being read."""
+    if isinstance(source, ImageSource):
+        sources = {path.resolve() for path in source.paths}
+    else:
+        sources = {Path(source.name).resolve()} if isinstance(source, VideoFile) else set()
+    for option, path in outputs.files.items():
+        if path in sources:
+            raise InputError(option, expected="a file apart from the source", got=str(path), do="name another file")
 
 
 def _image_copies(source: FrameSource, painted: Path | None) -> dict[Path, Path] | None:

@@ -100,6 +100,8 @@ def test_images_can_be_streamed_and_keep_their_ids(run: Run, model: Path, tmp_pa
         ((), "expected --out, --jsonl, --csv or --coco, got none"),
         (("--jsonl", "-", "--csv", "-"), "one writer on stdout"),
         (("--frame-size", "0x5", "--jsonl", "-"), "--frame-size"),
+        (("--jsonl", "one.txt", "--csv", "./one.txt"), "--csv: expected another file than --jsonl"),
+        (("--out", "painted.webm"), "--out: expected a folder, or a video (.mp4"),
     ],
 )
 def test_options_that_make_no_sense_are_told(
@@ -115,6 +117,36 @@ def test_painting_over_the_sources_is_refused(run: Run, model: Path, tmp_path: P
     code, _, err = run("infer", model, tmp_path, "--out", tmp_path, "--track")
     assert code == 2
     assert "a folder apart from the sources" in err
+
+
+@pytest.mark.parametrize("option", ["--out", "--jsonl", "--csv", "--coco"])
+def test_writing_over_the_source_is_refused(run: Run, model: Path, tmp_path: Path, option: str) -> None:
+    clip = write_video(tmp_path / "clip.mp4", 3)
+    before = clip.read_bytes()
+    code, _, err = run("infer", model, clip, option, tmp_path / "." / "clip.mp4")
+    assert code == 2
+    assert f"{option}: expected a file apart from the source" in err
+    assert clip.read_bytes() == before
+
+
+def test_lines_over_an_image_are_refused(run: Run, model: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    code, _, err = run("infer", model, tmp_path, "--jsonl", tmp_path / "a.png")
+    assert code == 2
+    assert "--jsonl: expected a file apart from the source" in err
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+def test_an_image_painted_into_a_file_is_refused(run: Run, model: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    code, _, err = run("infer", model, tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert code == 2
+    assert "--out: expected a folder, or a video" in err
+
+
+def test_a_devices_file_may_take_several(run: Run, model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 2)
+    assert run("infer", model, clip, "--jsonl", "/dev/null", "--csv", "/dev/null")[0] == 0
 
 
 def test_a_corrupt_tail_keeps_the_results_and_exits_with_2(run: Run, model: Path, tmp_path: Path) -> None:

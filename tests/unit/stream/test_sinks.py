@@ -31,12 +31,12 @@ PAINT = Painter(COCO_KEYPOINTS)
 
 def result(
     index: int, *, people: int = 2, time_s: float | None = None, size_wh: tuple[int, int] = (96, 64), name: str = "cam",
-    ids: bool = True,
+    ids: bool = True, is_file: bool = False,
 ) -> FrameResult:  # fmt: skip
     rng = np.random.default_rng(index)
     keypoints = rng.uniform(5, 60, (people, 17, 2)).astype(np.float32)
     poses = Poses(keypoints, np.linspace(0.9, 0.5, people).astype(np.float32), np.full_like(keypoints, 1.25))
-    frame = Frame(index, index / 10 if time_s is None else time_s, picture(index % 28, size_wh), name)
+    frame = Frame(index, index / 10 if time_s is None else time_s, picture(index % 28, size_wh), name, is_file)
     return FrameResult(frame, poses, np.arange(1, people + 1) if ids else None, {"engine": 12.3456}, 20.0)
 
 
@@ -84,11 +84,15 @@ def test_coco_results_appear_when_they_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     sink = CocoSink(path)
     sink.write(result(0))
-    sink.write(result(4, people=1, name="val2017/000000000139.jpg", ids=False))
+    sink.write(result(4, people=1, name="val2017/000000000139.jpg", ids=False, is_file=True))
+    sink.write(result(5, people=1, name="0", ids=False))  # camera 0
+    sink.write(result(6, people=1, name="clips/0007.mp4", ids=False))
     assert not path.exists()
     sink.close()
     rows = json.loads(path.read_text())
-    assert [(row["image_id"], row.get("track_id")) for row in rows] == [(1, 1), (1, 2), (139, None)]
+    assert [(row["image_id"], row.get("track_id")) for row in rows] == [
+        (1, 1), (1, 2), (139, None), (6, None), (7, None),
+    ]  # fmt: skip
     assert len(rows[0]["keypoints"]) == 51
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 

@@ -112,6 +112,11 @@ def test_several_sources_must_all_be_images(tmp_path: Path) -> None:
         open_source(["a.jpg", "clip.mp4"])
 
 
+@pytest.mark.skipif("GStreamer:                   NO" not in cv2.getBuildInformation(), reason="it has GStreamer")
+def test_a_wheel_without_gstreamer_says_so() -> None:
+    assert not capture.has_gstreamer()
+
+
 def test_csi_needs_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "has_gstreamer", lambda: False)
     with pytest.raises(InputError, match=r"an OpenCV with GStreamer.*python3-opencv"):
