@@ -170,15 +170,18 @@ def _limb_width(keypoints_xy: NDArray[np.float32], canvas: NDArray[np.uint8]) ->
 def _draw_sigmas(canvas: NDArray[np.uint8], poses: Poses, palette: Palette) -> None:
     overlay = canvas.copy()
     longest = float(max(canvas.shape))
+    rims: list[tuple[list[int], list[int], Color]] = []
     for keypoints_xy, sigma_xy in zip(poses.keypoints_xy, poses.sigma_xy, strict=True):
         seen = np.isfinite(keypoints_xy).all(axis=1) & np.isfinite(sigma_xy).all(axis=1)
         points = _fixed_point(keypoints_xy)
         axes = (np.nan_to_num(np.clip(sigma_xy, 0, longest)) * 2**_SHIFT).round().astype(int).tolist()
         for index in np.flatnonzero(seen):
-            cv2.ellipse(
-                overlay, points[index], axes[index], 0, 0, 360, palette.dots[index], cv2.FILLED, cv2.LINE_AA, _SHIFT
-            )
+            color = palette.dots[index]
+            cv2.ellipse(overlay, points[index], axes[index], 0, 0, 360, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+            rims.append((points[index], axes[index], color))
     cv2.addWeighted(overlay, SIGMA_ALPHA, canvas, 1 - SIGMA_ALPHA, 0, dst=canvas)
+    for centre, axis, color in rims:  # a small ellipse lies almost wholly under its dot
+        cv2.ellipse(canvas, centre, axis, 0, 0, 360, color, 1, cv2.LINE_AA, _SHIFT)
 
 
 def _draw_label(canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], text: str) -> None:

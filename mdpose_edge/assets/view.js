@@ -145,13 +145,14 @@ function drawSkeleton(pose) {
 }
 
 function drawSigma(pose) {
-  pen.globalAlpha = SIGMA_ALPHA;
+  pen.lineWidth = Math.max(1, Math.hypot(picture.width, picture.height) / 900);
   for (let i = 0; i < count(); i++) {
     pen.beginPath();
     pen.ellipse(...point(pose, i), pose.sigma_xy[2 * i], pose.sigma_xy[2 * i + 1], 0, 0, 2 * Math.PI);
-    pen.fillStyle = about.dots[i]; pen.fill();
+    pen.fillStyle = pen.strokeStyle = about.dots[i];
+    pen.globalAlpha = SIGMA_ALPHA; pen.fill();
+    pen.globalAlpha = 1; pen.stroke();  // a small ellipse lies almost wholly under its dot
   }
-  pen.globalAlpha = 1;
 }
 
 function drawLabel(pose) {

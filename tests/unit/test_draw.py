@@ -78,6 +78,13 @@ def test_ellipses_are_as_wide_as_sigma_and_translucent() -> None:
     assert all(min(a, b) < c < max(a, b) for a, b, c in zip(GREEN[1:], LEFT_BGR[1:], blended[1:], strict=True))
 
 
+def test_an_ellipses_rim_is_seen_where_its_inside_is_under_the_dot() -> None:
+    painted = draw_poses(plain(), pose := one_pose(TRIANGLE, sigma=10.0), THREE, sigma=True)
+    x, y = pose.keypoints_xy[0, 1]
+    rim, inside = (np.array(pixel(painted, x + dx, y + dy)) for dx, dy in ((0.0, 10.0), (3.0, 7.0)))
+    assert np.abs(rim - LEFT_BGR).sum() < 0.5 * np.abs(inside - LEFT_BGR).sum()
+
+
 def test_a_keypoint_that_is_nan_is_left_out_with_its_limbs() -> None:
     points = [*TRIANGLE[:2], (np.nan, np.nan)]
     painted = draw_poses(plain(), one_pose(points), THREE, sigma=True)
