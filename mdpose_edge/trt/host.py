@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import EngineError
+from mdpose_edge.machine.host import memory_available_mb
 from mdpose_edge.targets import DEVICES, JETPACKS, check_gpu, jetpack_of_release, parse_version, show
 from mdpose_edge.trt.capabilities import can_type, tensorrt_version
 from mdpose_edge.trt.cuda import MIB, Cuda, Gpu
@@ -41,7 +42,7 @@ def describe_host(trt: Any, cuda: Cuda) -> Host:
     if RELEASE_FILE.is_file():
         l4t, release = jetpack_of_release(RELEASE_FILE.read_text(encoding="utf-8", errors="replace"))
         jetpack = None if release is None else release.version
-    return Host(show(tensorrt_version(trt)), cuda.describe(), l4t, jetpack, _machine())
+    return Host(show(tensorrt_version(trt)), _with_cached_memory(cuda.describe()), l4t, jetpack, _machine())
 
 
 def check_host(host: Host, trt: Any, bundle: Bundle, recipe: Recipe) -> None:
@@ -110,6 +111,17 @@ def _same_stack(one: str | None, other: str) -> bool:
         return False
     first, second = JETPACKS[one], JETPACKS[other]
     return (first.tensorrt, first.cuda) == (second.tensorrt, second.cuda)
+
+
+def _with_cached_memory(gpu: Gpu) -> Gpu:
+    """Count what the kernel gives back on demand, where CPU and GPU share memory.
+
+    There the driver counts the kernel's page cache as used (ollama/ollama#12283), and copying a bundle fills that.
+    """
+    available = memory_available_mb() if gpu.integrated else None
+    if not isinstance(available, int):
+        return gpu
+    return replace(gpu, free_mib=max(gpu.free_mib, available * 1_000_000 // MIB))
 
 
 def _machine() -> str:

@@ -17,6 +17,7 @@ from mdpose_edge.bundle import open_bundle
 from mdpose_edge.errors import BundleError, EngineError, MdposeError, MissingPackageError
 from mdpose_edge.export.targets.registry import TARGETS
 from mdpose_edge.runtimes.registry import load_adapter, open_engine
+from mdpose_edge.trt import host
 from mdpose_edge.trt.cache import CACHE_FOLDER, MANIFEST_FILE, PLAN_FILE
 from mdpose_edge.trt.recipe import read_golden, read_recipe
 from tests.artifacts import Artifacts
@@ -74,6 +75,35 @@ def test_the_builder_is_told_what_the_recipe_says(device: Install, bundle: Make,
     assert config._tactics == 1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS)
     assert hasattr(config, "_preview") is (version == "8.5.1")
     assert object.__getattribute__(config, "max_aux_streams") == (1 if version == "8.5.1" else 0)
+
+
+@pytest.mark.parametrize(("available_mb", "enough"), [(8000, True), (1000, False), ("no MemAvailable", True)])
+def test_memory_that_a_jetson_has_in_its_page_cache_counts_as_free(
+    device: Install, bundle: Make, monkeypatch: pytest.MonkeyPatch, available_mb: int | str, enough: bool
+) -> None:
+    driver_says = 900 if isinstance(available_mb, int) else 8000  # a recipe for Orin Nano wants 1024 and the weights
+    device("10.3.0", jetpack="6.2", free_mib=driver_says)
+    monkeypatch.setattr(host, "memory_available_mb", lambda: available_mb)
+    path = bundle("jetson", "fp16", jetpack="6.2")
+    if enough:
+        assert build_engine(path).path.is_dir()
+        return
+    with pytest.raises(EngineError, match=r"expected \d+ MiB of free GPU memory to build, got 953 of"):
+        build_engine(path)
+
+
+@pytest.mark.parametrize("integrated", [True, False])
+def test_a_desktop_gpu_has_the_memory_that_its_driver_says(
+    device: Install, bundle: Make, monkeypatch: pytest.MonkeyPatch, integrated: bool
+) -> None:
+    device("10.3.0", free_mib=900, integrated=integrated)
+    monkeypatch.setattr(host, "memory_available_mb", lambda: 32_000)
+    path = bundle("tensorrt", "fp32", trt="10.3")
+    if integrated:
+        assert build_engine(path).path.is_dir()
+        return
+    with pytest.raises(EngineError, match="got 900 of"):
+        build_engine(path)
 
 
 def test_progress_is_told_where_tensorrt_tells_it(device: Install, bundle: Make) -> None:
