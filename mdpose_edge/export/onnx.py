@@ -55,6 +55,7 @@ def to_onnx(network: MDPoseNetwork, spec: ModelSpec) -> onnx.ModelProto:
         )
         model = onnx.load(path)
     _constants_to_initializers(model.graph)
+    _read_constants_directly(model.graph)
     _merge_twins(model.graph)
     return model
 
@@ -163,6 +164,21 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
         attribute.t.name = node.output[0]
         graph.initializer.append(attribute.t)
         graph.node.remove(node)
+
+
+def _read_constants_directly(graph: onnx.GraphProto) -> None:
+    """Drop each Identity of a constant: torch keeps equal ones once and reads the others through it.
+
+    Behind it a bias is no constant any more, as engines and the Q/DQ rules want it. Biases are equal where nothing has
+    trained them.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    renamed: dict[str, str] = {}
+    for node in list(graph.node):
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        if node.op_type == "Identity" and node.input[0] in constants:
+            renamed[node.output[0]] = node.input[0]
+            graph.node.remove(node)
 
 
 def _merge_twins(graph: onnx.GraphProto) -> None:

@@ -71,6 +71,18 @@ def test_every_tensor_has_a_static_shape(graph: onnx.ModelProto) -> None:
     assert all(shape and all(size > 0 for size in shape) for _, shape in known.values())
 
 
+def test_equal_biases_are_constants_all_the_same(traced: tuple[onnx.ModelProto, ModelSpec]) -> None:
+    from mdpose_edge.train.network import MDPoseNetwork
+
+    spec = traced[1]
+    untrained = MDPoseNetwork(spec, auxiliary_center=True).eval()  # whose biases are zero
+    graph = check_onnx(to_onnx(untrained, spec), spec).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    biases = [node.input[2] for node in graph.node if node.op_type == "Conv"]
+    assert constants.issuperset(biases)
+    assert {node.op_type for node in graph.node} == PORTABLE
+
+
 def test_no_work_is_done_twice(graph: onnx.ModelProto) -> None:
     work = Counter(
         (node.op_type, *node.input, *(a.SerializeToString() for a in node.attribute)) for node in graph.graph.node
