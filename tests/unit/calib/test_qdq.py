@@ -126,6 +126,15 @@ def test_a_residual_of_a_float_convolution_is_float(calibration: CalibrationSet)
     assert not {"block2_conv2[0]", "block2_conv2[1]", "block2_add[0]", "block2_add[1]"} & readers
 
 
+def test_each_convolution_can_be_the_only_one_in_int8(calibration: CalibrationSet) -> None:
+    source = make_float_graph()
+    every = {node.name for node in source.graph.node if node.op_type == "Conv"}
+    ranges = measure_ranges(source, calibration, method="min-max")
+    narrow = set(insert_qdq(source, ranges).kept_float)
+    for name in every - narrow:
+        assert insert_qdq(source, ranges, every - {name}).quantized == (name,)  # as accuracy control ranks layers
+
+
 def test_weights_shared_by_levels_are_stored_once_with_a_pair_for_each(calibration: CalibrationSet) -> None:
     source = make_float_graph()
     node_named(source, "node_gamma").input[1:] = ["mu.weight", "mu.bias"]
