@@ -16,7 +16,7 @@ from typing import Any
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.draw import contact_sheet
-from mdpose_edge.errors import ConfigError
+from mdpose_edge.errors import ConfigError, TrainingError
 from mdpose_edge.evaluate import evaluate
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.export.validation import Validation
@@ -62,6 +62,7 @@ def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
     Raises:
         ConfigError: `out` exists and is no demo's folder.
         GateError: INT8 lost more than the gate allows; there is no INT8 bundle then.
+        TrainingError: a SIGTERM ended the training.
     """
     start = time.perf_counter()
     _clear(out)
@@ -83,8 +84,8 @@ def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
     for target in ("onnx", "openvino"):
         _export(model, out / target, target, report)
     engines = {engine: _measure(engine, path, data, report) for engine, path in artifacts.items()}
-    int8 = _quantize(out, model, data, report)
     _paint(out, data, report)
+    int8 = _quantize(out, model, data, report)
     summary = {"seconds": round(time.perf_counter() - start, 1), "engines": engines, "int8": int8}
     write_whole(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
@@ -92,7 +93,7 @@ def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
 
 def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
     from mdpose_edge.train.config import load_config
-    from mdpose_edge.train.loop import LOG_FILE, Progress, train
+    from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, Progress, train
 
     config = load_config(CONFIG, [f"seed={seed}", f"init={START_CHECKPOINT}"])
 
@@ -100,6 +101,8 @@ def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
         report(step.iteration, step.iterations, f"loss {step.loss:.2f}", "training DLA-34")
 
     model = train(config, data, out / "run", report=show)
+    if model.name != MODEL_FILE:
+        raise TrainingError("the demo's training", expected="its end", got="a SIGTERM", do="run mdpose-edge demo again")
     for name in (LOG_FILE, model.name):
         (out / "run" / name).replace(out / name)
     shutil.rmtree(out / "run")

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from mdpose_edge import demo
+from mdpose_edge.errors import TrainingError
+from mdpose_edge.train import loop
+
+
+def test_a_training_that_was_ended_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SIGTERM saves and ends training in good order; the demo must not take the rest for a result."""
+    monkeypatch.setattr(loop, "train", lambda config, data, out, **_: out / loop.RESUME_FILE)
+    monkeypatch.setattr(demo, "TRAIN_IMAGES", 2)
+    monkeypatch.setattr(demo, "VAL_IMAGES", 1)
+    with pytest.raises(TrainingError, match="the demo's training: expected its end, got a SIGTERM"):
+        demo.run_demo(tmp_path / "demo", report=lambda done, total, note, stage: None)
+    assert not (tmp_path / "demo" / "summary.json").exists()
+
+
+def test_the_demo_trains_from_its_start_checkpoint_at_its_own_size() -> None:
+    from mdpose_edge.runtimes.registry import read_model_spec
+    from mdpose_edge.train.config import load_config
+
+    config = load_config(demo.CONFIG, [f"init={demo.START_CHECKPOINT}"])
+    assert read_model_spec(demo.START_CHECKPOINT).input == config.input.spec()
