@@ -15,7 +15,7 @@ import numpy as np
 from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView, check_float_source
 from mdpose_edge.calib.qdq_lint import check_qdq
-from mdpose_edge.calib.ranges import Progress, TensorRange, measure_ranges
+from mdpose_edge.calib.ranges import MeasureRanges, Progress, TensorRange, measure_ranges
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method
 from mdpose_edge.optional import require
 
@@ -47,6 +47,7 @@ def quantize_qdq(
     method: str = DEFAULT_METHOD,
     keep_float: Collection[str] = (),
     progress: Progress | None = None,
+    measure: MeasureRanges = measure_ranges,
 ) -> QdqModel:
     """Quantize a float graph for TensorRT, and for onnxruntime's CUDA and TensorRT providers.
 
@@ -56,6 +57,7 @@ def quantize_qdq(
         method: one of METHODS.
         keep_float: names of convolutions to leave float, beside the narrow ones (`GraphView.kept_float`).
         progress: called with (images done, images in all).
+        measure: gives the ranges.
 
     Raises:
         ExportError: the graph is quantized already, has no such node, breaks a rule afterwards, or its activations are
@@ -66,7 +68,7 @@ def quantize_qdq(
     check_float_source(model)
     check_method(method)
     GraphView(model).kept_float(keep_float)  # before minutes of measuring
-    return insert_qdq(model, measure_ranges(model, calibration, method=method, progress=progress), keep_float)
+    return insert_qdq(model, measure(model, calibration, method=method, progress=progress), keep_float)
 
 
 def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, TensorRange], keep_float: Collection[str] = ()) -> QdqModel:
@@ -131,7 +133,6 @@ class _Writer:
         self._model = model
         self._scales = scales
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._weight_scales: dict[str, str] = {}
         self._dequantized: dict[str, str] = {}
         self._before: dict[str, list[onnx.NodeProto]] = {}
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from mdpose_edge.bundle import SPEC_FILE, draft_bundle
 from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView
+from mdpose_edge.calib.ranges import remembering
 from mdpose_edge.check.gate import Check, check, record
 from mdpose_edge.check.report import write_report
 from mdpose_edge.errors import ExportError, GateError
@@ -66,6 +67,8 @@ def write_validated(
         MdposeError: it cannot be written or measured.
     """
     _check_measurable_here(job)
+    if job.int8 is not None:
+        job = replace(job, int8=replace(job.int8, measure=remembering()))  # the trials differ in what stays float alone
     with TemporaryDirectory(dir=job.directory.parent, prefix=f"{job.directory.name}.trials.") as folder:
         bench = _Bench(kind, job, checkpoint, name, validation, note, Path(folder))
         trial, control = bench.plain(), None

@@ -21,7 +21,12 @@ def write(job: Job) -> Written:
     assert job.int8 is not None
     method = job.int8.method or DEFAULT_METHOD
     made = quantize_onnxruntime(
-        job.model, job.int8.calibration, method=method, keep_float=job.int8.keep_float, progress=job.progress
+        job.model,
+        job.int8.calibration,
+        method=method,
+        keep_float=job.int8.keep_float,
+        progress=job.progress,
+        measure=job.int8.measure,
     )
     path.write_bytes(check_onnx(made.model, job.spec).SerializeToString())
     tool = f"onnxruntime {onnxruntime.__version__}"

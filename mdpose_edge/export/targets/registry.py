@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdpose_edge.calib.ranges import MeasureRanges, measure_ranges
 from mdpose_edge.errors import ExportError
 from mdpose_edge.spec import ModelSpec
 
@@ -35,6 +36,8 @@ class Int8:
     """Of choosing ranges, or None for the target's own choice."""
     keep_float: Collection[str] = ()
     """Names of convolutions to leave float."""
+    measure: MeasureRanges = measure_ranges
+    """How the ONNX targets get their ranges; NNCF has its own way."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,12 @@ def _make_graphs(job: Job, resolved: Resolved) -> _Graphs:
     assert job.int8 is not None
     method = job.int8.method or DEFAULT_METHOD
     made = quantize_qdq(
-        model, job.int8.calibration, method=method, keep_float=job.int8.keep_float, progress=job.progress
+        model,
+        job.int8.calibration,
+        method=method,
+        keep_float=job.int8.keep_float,
+        progress=job.progress,
+        measure=job.int8.measure,
     )
     if resolved.nvdla_core is not None:
         return _Graphs(model, made.model, made, OPSET)
