@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
+from mdpose_edge.closing import Closing
 from mdpose_edge.decode import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, check_frame, preprocess
@@ -19,7 +18,7 @@ from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
 
-class PoseEstimator:
+class PoseEstimator(Closing):
     """Find people in frames.
 
         estimator = PoseEstimator("bundle/")
@@ -166,14 +165,6 @@ class PoseEstimator:
     def close(self) -> None:
         """Release the engine; calling it twice is harmless."""
         self._adapter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _estimate(self, frames: Sequence[NDArray[np.uint8]]) -> list[Poses]:
         """Run at most a batch; slots without a frame keep an older image, whose outputs nobody reads."""

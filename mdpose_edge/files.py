@@ -78,11 +78,20 @@ def write_folder(out: Path, *, kind: str, is_own: Callable[[Path], bool], error:
     try:
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
+            sync_to_disk(path)
         _check_replaceable(out, kind, is_own, error)
         _move_into_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Ask for a file's bytes, or a folder's names, to be on disk: after a power cut no name stands for half of it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def visible_files(folder: Path) -> set[str]:
@@ -105,15 +114,6 @@ def _check_replaceable(out: Path, kind: str, is_own: Callable[[Path], bool], err
         return
     got = f"a directory that is no {kind}" if out.is_dir() else "a file"
     raise error(str(out), expected=f"a new path or an earlier {kind}", got=got, do="remove it or choose another path")
-
-
-def _sync(path: Path) -> None:
-    """Ask for the bytes to be on disk, so that after a power cut a name never stands for half a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _move_into_place(temporary: Path, out: Path) -> None:

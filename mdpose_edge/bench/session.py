@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from mdpose_edge.closing import Closing
 from mdpose_edge.estimator import PoseEstimator
 
 STAGES = ("preprocess", "engine", "decode", "end to end")
@@ -45,7 +46,7 @@ class RoundTimes:
     poses: int
 
 
-class Session:
+class Session(Closing):
     """A variant, ready to take turns.
 
     Each stream lives in a thread of its own from opening to closing: some engines belong to the thread that made them.
@@ -80,14 +81,6 @@ class Session:
     def close(self) -> None:
         """Release the engines; calling it twice is harmless."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

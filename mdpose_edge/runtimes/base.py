@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from mdpose_edge.closing import Closing
 from mdpose_edge.errors import EngineError
 from mdpose_edge.spec import ModelSpec
 
@@ -60,7 +61,7 @@ class TensorInfo(NamedTuple):
     """Numbers; anything else is a dimension that the graph leaves open."""
 
 
-class CheckedAdapter(ABC):
+class CheckedAdapter(Closing):
     """A RuntimeAdapter whose engine sees only what fits, and whose failures are EngineErrors.
 
     A subclass loads its graph in its constructor, under `_failures` and followed by `_check_graph`.
@@ -88,14 +89,6 @@ class CheckedAdapter(ABC):
         if not self._closed:
             self._closed = True
             self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def _run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
+from mdpose_edge.closing import Closing
 from mdpose_edge.errors import InputError
 from mdpose_edge.preprocess import check_frame
 
@@ -38,7 +37,7 @@ class Frame:
     """True of an image file of its own; False of a frame of a video, camera or stream."""
 
 
-class FrameSource(ABC):
+class FrameSource(Closing):
     """Frames in order, once. Iterate on one thread; `close` may come from another and ends the iteration.
 
         with open_source("rtsp://camera/1") as source:
@@ -69,18 +68,6 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release the source; calling it twice is harmless."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _usable(self, image: NDArray[np.uint8] | None, index: int) -> bool:
         """Say whether a video's frame can be used; count it where it cannot, and say so the first time."""

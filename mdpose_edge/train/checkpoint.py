@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mdpose_edge.errors import CheckpointError
+from mdpose_edge.files import sync_to_disk
 from mdpose_edge.spec import InputSpec, ModelSpec
 from mdpose_edge.train.network import MDPoseNetwork
 
@@ -63,9 +64,9 @@ def save_checkpoint(
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata)
         _sort_metadata(temporary)
-        _sync(temporary)
+        sync_to_disk(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync_to_disk(path.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             str(path), expected="a place to write", got=str(error), do="make room or choose another, then resume"
@@ -171,15 +172,6 @@ def _sort_metadata(path: Path) -> None:
         assert len(text) <= length, "a header in another order is as long"
         file.seek(8)
         file.write(text.ljust(length))
-
-
-def _sync(path: Path) -> None:
-    """Ask for a file's bytes, or a folder's names, to be on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _widen(weights: dict[str, Tensor]) -> dict[str, Tensor]:

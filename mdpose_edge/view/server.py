@@ -8,12 +8,10 @@ import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from typing_extensions import Self
-
+from mdpose_edge.closing import Closing
 from mdpose_edge.errors import InputError
 from mdpose_edge.view.access import Access, read_cookie
 from mdpose_edge.view.hub import Hub
@@ -37,7 +35,7 @@ _HEADERS = {
 }
 
 
-class ViewServer:
+class ViewServer(Closing):
     """Serves the page and the stream until it is closed.
 
     Args:
@@ -70,14 +68,6 @@ class ViewServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _reachable_name(host: str) -> str:

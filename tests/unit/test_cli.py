@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,29 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from mdpose_edge import __version__, cli
+from mdpose_edge import __version__
 from tests.artifacts import SIZE, Artifacts
+from tests.command import Run, command_runner
 from tests.unit.check.faults import edited_bundle, scale_outputs
 from tests.unit.tiny_coco import document, person, write_split
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command; give its exit code, stdout and stderr."""
-
-    def run_command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mdpose-edge", *map(str, words)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return int(str(code or 0)), printed.out, printed.err
-
-    return run_command
+    return command_runner(monkeypatch, capsys)
 
 
 @pytest.fixture

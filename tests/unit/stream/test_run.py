@@ -8,37 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
 
-from mdpose_edge import cli
 from tests.architecture.package import REPOSITORY
 from tests.artifacts import Artifacts
+from tests.command import Run, command_runner
 from tests.unit.stream.media import network_camera, picture, read_video, write_video
 
 pytest.importorskip("onnxruntime")
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command; give its exit code, stdout and stderr, as the system sees them."""
-
-    def run_command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mdpose-edge", *map(str, words)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capfd.readouterr()
-        return int(str(code or 0)), printed.out, printed.err
-
-    return run_command
+    return command_runner(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="module")

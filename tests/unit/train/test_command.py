@@ -5,53 +5,39 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from mdpose_edge import cli
 from mdpose_edge.commands import console
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, RESUME_FILE
 from mdpose_edge.train.network import NetworkConfig
 from mdpose_edge.train.state import EVAL_FILE
+from tests.command import Run, command_runner
 from tests.unit.train.crude_people import tiny_config
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def train(
     crude_people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
+) -> Run:
     """Run `mdpose-edge train` on a tiny configuration into OUT; give exit code, stdout and stderr."""
     config = tmp_path / "tiny.yaml"
     network = NetworkConfig(backbone="test_resnet", channels=16, head_convs=2)
     schedule = ScheduleConfig(iterations=4, kind="cosine")
     config.write_text(yaml.safe_dump(tiny_config(network=network, schedule=schedule, checkpoint_every=2).to_dict()))
 
-    def run(*options: str) -> tuple[int, str, str]:
-        words = ["mdpose-edge", "train", str(config), "--data", str(crude_people), "--out", str(tmp_path / "run")]
-        monkeypatch.setattr(sys, "argv", [*words, *options])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return int(code or 0), printed.out, printed.err
-
-    return run
+    words = ("train", config, "--data", crude_people, "--out", tmp_path / "run")
+    return partial(command_runner(monkeypatch, capsys), *words)
 
 
-def test_resume_stands_alone_or_takes_auto(train: Command, tmp_path: Path) -> None:
+def test_resume_stands_alone_or_takes_auto(train: Run, tmp_path: Path) -> None:
     model = f"{tmp_path / 'run' / MODEL_FILE}\n"
     code, _, err = train("--resume")
     assert code == 2 and "a run to resume" in err
@@ -64,7 +50,7 @@ def test_resume_stands_alone_or_takes_auto(train: Command, tmp_path: Path) -> No
     assert code == 2 and "--resume: expected nothing or auto after it, got sometimes" in err
 
 
-def test_progress_tells_speed_data_wait_and_accuracy(train: Command, tmp_path: Path) -> None:
+def test_progress_tells_speed_data_wait_and_accuracy(train: Run, tmp_path: Path) -> None:
     code, _, err = train("--set", "eval_every=2", "--val", "train")
     assert code == 0
     data, first, second, *_, last = err.splitlines()
@@ -75,7 +61,7 @@ def test_progress_tells_speed_data_wait_and_accuracy(train: Command, tmp_path: P
     assert [row["iteration"] for row in read_csv(tmp_path / "run" / EVAL_FILE)] == ["2", "4"]
 
 
-def test_sigterm_exits_with_0_and_says_how_to_go_on(train: Command, tmp_path: Path) -> None:
+def test_sigterm_exits_with_0_and_says_how_to_go_on(train: Run, tmp_path: Path) -> None:
     def terminate() -> None:
         deadline = time.monotonic() + 120
         while len(read_csv(tmp_path / "run" / LOG_FILE)) < 3 and time.monotonic() < deadline:
