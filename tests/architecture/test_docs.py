@@ -34,7 +34,7 @@ def test_a_message_that_is_explained_is_one_that_the_code_has(message: str) -> N
 def build(out: Path, config: Path = REPOSITORY / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
     pytest.importorskip("material", reason="mkdocs-material is not installed: pip install 'mdpose-edge[docs]'")
     pytest.importorskip("mkdocstrings")
-    command = [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--quiet", "-f", config, "-d", out]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", config, "-d", out]
     return subprocess.run(
         command, cwd=REPOSITORY, env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True, text=True, timeout=240,

@@ -87,6 +87,7 @@ def test_late_start_gives_the_same_batches(crude_people: Path) -> None:
     assert_equal(batches(config, crude_people, start=3, count=4), batches(config, crude_people, count=7)[3:])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with a single core
 def test_workers_change_nothing(crude_people: Path) -> None:
     alone, helped = (tiny_config(schedule=LONG, workers=workers) for workers in (0, 2))
     assert_equal(batches(alone, crude_people, count=10), batches(helped, crude_people, count=10))

@@ -285,6 +285,7 @@ def test_half_precision_trains_and_resumes_with_its_scale(crude_people: Path, tm
     assert all(math.isfinite(float(loss)) for _, loss in logged(tmp_path / "run"))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with a single core
 def test_exception_leaves_no_worker_process(crude_people: Path, tmp_path: Path) -> None:
     before = child_pids()
     during: set[int] = set()
