@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from mdpose_edge.errors import MdposeError
+from mdpose_edge.errors import MdposeError, OutputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -30,11 +33,19 @@ def write_whole(path: Path, data: bytes) -> None:
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing piece by piece, so that no reader ever sees a part of it.
 
-    The bytes go to a temporary sibling, which then takes the file's name; a crash leaves the old file, or none.
+    The bytes go to a temporary sibling, which then takes the file's name; a crash leaves the old file, or none. A
+    device or a pipe, such as /dev/null, is written to when all bytes are there: a sibling would take its place.
 
     Args:
         path: replaced where it exists; missing parent folders are made.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryFile() as gathered:
+            yield gathered
+            gathered.seek(0)
+            with open(path, "wb") as device:
+                shutil.copyfileobj(gathered, device)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -83,6 +94,50 @@ def write_folder(out: Path, *, kind: str, is_own: Callable[[Path], bool], error:
         _move_into_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def files_together(folder: Path) -> Iterator[Path]:
+    """Let files appear in a folder all at once, beside what is there already, or none of them.
+
+    The body of the `with` writes into the hidden folder it is given. When it ends, its files move into `folder`, which
+    is made where missing; when it raises, nothing is left of them, nor of `folder`.
+
+    Args:
+        folder: files of the same names are replaced.
+
+    Yields:
+        The folder to write into; no folders in it.
+    """
+    staging = Path(tempfile.mkdtemp(dir=nearest_folder(folder), prefix=f".{folder.name}."))
+    try:
+        yield staging
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(staging.iterdir()):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def nearest_folder(path: Path) -> Path:
+    """Give the path itself, or the nearest above it that exists; whether it is a folder is for the caller to see."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
+    """Say what the system answered to a write.
+
+    Args:
+        where: the file or folder.
+        error: its answer.
+        kept: what became of what was written before, and what else to do: "nothing of it was kept".
+    """
+    got = f"the system's answer: {error.strerror or error}"
+    remedy = "free some space there" if error.errno in _FULL else "check the path and its permissions"
+    return OutputError(str(where), expected="a place to write", got=got, do=f"{remedy}; {kept}")
 
 
 def sync_to_disk(path: Path) -> None:

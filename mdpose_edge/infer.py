@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.draw import draw_poses
-from mdpose_edge.errors import InputError
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.files import files_together, refused
 from mdpose_edge.images import list_images, read_image, write_image
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import KeypointSpec
@@ -31,13 +33,13 @@ def infer_images(
     threads: int | None = None,
     threshold: float = 0.3,
     sigma: bool = False,
+    stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find the poses in images, and paint a copy of each.
 
     That all sources exist, and that no painted copy takes another's name or a source's, is checked before the model is
-    opened. An image that turns out unreadable ends the run there: copies painted before it are whole, and no copy of it
-    or of a later one is made.
+    opened. The copies appear together when all are painted: where an image turns out unreadable there are none.
 
     Args:
         model: a checkpoint or a bundle.
@@ -48,38 +50,48 @@ def infer_images(
         threads: CPU threads of the engine, or None for its default.
         threshold: poses with a score at or below this are left out.
         sigma: True also paints each keypoint's uncertainty.
+        stop: set it, also from a signal handler, and the run ends after the image under way.
         progress: called after each image.
 
     Returns:
-        {"model", "engine", "images": [{"file", "painted", "width", "height", "poses": [{"score", "keypoints_xy",
-        "sigma_xy"}]}]}, ready for json.dump; coordinates and sigmas in px.
+        {"model", "engine", "stopped", "images": [{"file", "painted", "width", "height", "poses": [{"score",
+        "keypoints_xy", "sigma_xy"}]}]}, ready for json.dump; coordinates and sigmas in px.
 
     Raises:
         InputError: a source or image cannot be used, or painted copies would overwrite something.
+        OutputError: the painted copies cannot be written.
         MdposeError: the artifact or the engine fails.
     """
-    copies = plan_copies(list_images(sources), Path(out_dir))
+    folder = Path(out_dir)
+    copies = plan_copies(list_images(sources), folder)
     with PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold) as estimator:
-        _make_folder(Path(out_dir))
-        images = paint_images(estimator, copies, estimator.spec.keypoints, sigma=sigma, progress=progress)
-        return {"model": str(model), "engine": estimator.engine, "images": images}
+        with _painted_together(folder) as staging:
+            images = paint_images(
+                estimator, copies, staging, estimator.spec.keypoints, sigma=sigma, stop=stop, progress=progress
+            )
+        stopped = len(images) < len(copies)
+        return {"model": str(model), "engine": estimator.engine, "stopped": stopped, "images": images}
 
 
 def paint_images(
     estimator: Callable[[NDArray[np.uint8]], Poses],
     copies: dict[Path, Path],
+    folder: Path,
     keypoints: KeypointSpec,
     *,
     sigma: bool = False,
+    stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Run an estimator over image files and paint a copy of each.
 
     Args:
         estimator: BGR frame to Poses.
-        copies: where the painted copy of each image goes.
+        copies: what the painted copy of each image is called in the end; its name counts.
+        folder: where the copies are written.
         keypoints: what the estimator predicts.
         sigma: True also paints each keypoint's uncertainty.
+        stop: set it, also from a signal handler, and the run ends after the image under way.
         progress: called after each image.
 
     Returns:
@@ -90,9 +102,11 @@ def paint_images(
     """
     records = []
     for source, painted in copies.items():
+        if stop is not None and stop.is_set():
+            break
         frame = read_image(source, orient=True)
         poses = estimator(frame)
-        write_image(painted, draw_poses(frame, poses, keypoints, sigma=sigma))
+        write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma))
         height, width = frame.shape[:2]
         records.append(
             {
@@ -108,10 +122,11 @@ def paint_images(
     return records
 
 
-def _make_folder(path: Path) -> None:
+@contextmanager
+def _painted_together(out_dir: Path) -> Iterator[Path]:
+    """Give a folder whose pictures appear in `out_dir` at the end, and turn what the system answers into a sentence."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        with files_together(out_dir) as staging:
+            yield staging
     except OSError as error:
-        got = f"the system's answer: {error.strerror}"
-        do = "name a folder that can be made"
-        raise InputError(str(path), expected="a folder for the painted copies", got=got, do=do) from error
+        raise refused(out_dir, error, "no painted copy was kept") from error

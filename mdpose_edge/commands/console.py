@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
+
+from mdpose_edge.errors import OutputError
 
 Model = Annotated[Path, typer.Argument(help="A bundle folder, or a .safetensors checkpoint.")]
 Data = Annotated[Path, typer.Option(help="A dataset's folder: COCO's layout, or as docs/data.md says of others.")]
@@ -27,7 +30,24 @@ Runtime = Annotated[
     str | None, typer.Option(help="The engine: onnxruntime, openvino, tensorrt, torch. Default: the artifact's.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine. Default: its own choice.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON.")]
+
+
+def _place_for_file(path: Path | None) -> Path | None:
+    """Refuse a place where no file can be, before the work rather than after it."""
+    if path is not None:
+        from mdpose_edge.files import nearest_folder
+
+        folder = nearest_folder(path.parent)
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            got = "a folder" if path.is_dir() else f"{folder}, where nothing can be written"
+            raise OutputError(str(path), expected="a place for a file", got=got, do="name another")
+    return path
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", callback=_place_for_file, help="Write the figures here as JSON."),
+]
 
 
 class Report(Protocol):
@@ -123,7 +143,10 @@ def figure_text(value: float | None) -> str:
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
     """Write what `--json FILE` asks for, where it was given."""
-    from mdpose_edge.files import write_whole
+    from mdpose_edge.files import refused, write_whole
 
     if path is not None:
-        write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+        try:
+            write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+        except OSError as error:
+            raise refused(path, error, "nothing of it was kept") from error

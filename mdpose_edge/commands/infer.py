@@ -81,12 +81,14 @@ def infer(
 
 def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | None, options: dict[str, Any]) -> None:
     from mdpose_edge.infer import infer_images
+    from mdpose_edge.stream.run import stopped_by_signals
 
-    with progress_shown("inferring") as report:
-        document = infer_images(model, sources, out, progress=report, **options)
+    with progress_shown("inferring") as report, stopped_by_signals() as stop:
+        document = infer_images(model, sources, out, stop=stop, progress=report, **options)
     write_json(json_file, document)
     poses = sum(len(image["poses"]) for image in document["images"])
-    typer.echo(f"{out}: {poses} poses in {len(document['images'])} images")
+    stopped = ", stopped before the others" if document["stopped"] else ""
+    typer.echo(f"{out}: {poses} poses in {len(document['images'])} images{stopped}")
 
 
 def _told(done: Report) -> str:

@@ -5,7 +5,6 @@ A line is written whole or not at all, and stands in the file at once, so that o
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -14,21 +13,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mdpose_edge.errors import OutputError
-from mdpose_edge.files import open_whole
+from mdpose_edge.files import open_whole, refused
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.records import coco_records, csv_header, csv_lines, frame_record
 from mdpose_edge.stream.result import FrameResult
 
 STDOUT = "-"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
-    """Say what the system answered to a write, and what became of what was written before."""
-    got = f"the system's answer: {error.strerror or error}"
-    remedy = "free some space there" if error.errno in _FULL else "check the path and its permissions"
-    return OutputError(str(where), expected="a place to write", got=got, do=f"{remedy}; {kept}")
 
 
 class LineFile:

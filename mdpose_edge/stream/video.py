@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import InputError, OutputError
+from mdpose_edge.files import refused
 from mdpose_edge.stream.capture import file_capture, quiet_ffmpeg
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
 from mdpose_edge.stream.painted import Painter
 from mdpose_edge.stream.result import FrameResult
-from mdpose_edge.stream.sinks import refused
 
 CODECS = {"H.264": "avc1", "MPEG-4": "mp4v"}
 """In the order of choice, with the word that OpenCV knows each by."""

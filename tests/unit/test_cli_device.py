@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mdpose_edge.cli import app
 from mdpose_edge.doctor import run as doctor_run
 from mdpose_edge.doctor.findings import Finding
-from mdpose_edge.errors import MdposeError
+from mdpose_edge.errors import MdposeError, OutputError
 from tests.artifacts import Artifacts
 
 
@@ -54,6 +54,20 @@ def test_bench_reads_a_source_and_can_require_a_stable_run(
     assert out.count("NOT STABLE, do not quote") == 2
     assert "streams: 2" in out
     assert "start to first pose" not in out
+
+
+def test_a_place_where_no_figures_can_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "bench.json"):
+        with pytest.raises(OutputError, match="expected a place for a file"):
+            run("bench", tmp_path / "no-such-model", "--json", place)
+
+
+def test_figures_that_cannot_be_written_are_one_sentence(artifacts: Artifacts) -> None:
+    words = ("--frames", 20, "--warmup", 1, "--threads", 1, "--size", "96x64", "--people", 1, "--no-startup")
+    with pytest.raises(OutputError, match="nothing of it was kept"):
+        run("bench", artifacts.bundle("onnx"), *words, "--json", "/dev/full")
+    assert not Path("/dev/full").is_file()
 
 
 @pytest.mark.parametrize(

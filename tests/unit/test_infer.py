@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
+import threading
 from pathlib import Path
 
 import cv2
@@ -10,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mdpose_edge.draw import LEFT_BGR
-from mdpose_edge.errors import BundleError, InputError
+from mdpose_edge.errors import BundleError, InputError, OutputError
+from mdpose_edge.files import files_together
 from mdpose_edge.images import read_image
 from mdpose_edge.infer import infer_images, paint_images
 from mdpose_edge.poses import Poses
@@ -36,9 +40,16 @@ def test_each_image_gets_a_painted_copy_and_a_record(tmp_path: Path) -> None:
     sources = [write_picture(tmp_path / name) for name in ("a.jpg", "b.PNG", "c.bmp")]
     seen: list[tuple[int, int]] = []
     copies = plan_copies(sources, tmp_path / "out")
-    records = paint_images(
-        corner_to_corner, copies, COCO_KEYPOINTS, sigma=True, progress=lambda done, total: seen.append((done, total))
-    )
+    with files_together(tmp_path / "out") as staging:
+        records = paint_images(
+            corner_to_corner,
+            copies,
+            staging,
+            COCO_KEYPOINTS,
+            sigma=True,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        assert not (tmp_path / "out").exists()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg", "b.PNG", "c.png"]
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert json.loads(json.dumps(records)) == records
@@ -53,13 +64,47 @@ def test_each_image_gets_a_painted_copy_and_a_record(tmp_path: Path) -> None:
     assert (painted == LEFT_BGR).all(axis=2).sum() > 10
 
 
-def test_a_bad_image_ends_the_run_by_name_and_leaves_no_part_of_a_copy(tmp_path: Path) -> None:
-    sources = [write_picture(tmp_path / f"{name}.jpg") for name in "abc"]
+@pytest.mark.parametrize("earlier", [True, False], ids=["into a folder that is there", "into a new one"])
+def test_a_bad_image_ends_the_run_by_name_and_leaves_no_copy(
+    artifacts: Artifacts, tmp_path: Path, earlier: bool
+) -> None:
+    sources = [write_picture(tmp_path / "in" / f"{name}.jpg") for name in "abc"]
     sources[1].write_bytes(sources[1].read_bytes()[:-10])
+    out = tmp_path / "new" / "out"
+    if earlier:
+        write_picture(out / "mine.jpg")
     with pytest.raises(InputError, match="breaks off") as caught:
-        paint_images(corner_to_corner, plan_copies(sources, tmp_path / "out"), COCO_KEYPOINTS)
+        infer_images(artifacts.checkpoint(), sources, out, threads=1)
     assert caught.value.where == str(sources[1])
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.jpg"]
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "in"]
+    assert left == (["mine.jpg"] if earlier else [])
+    assert out.exists() == earlier
+    assert (tmp_path / "new").exists() == earlier
+
+
+def test_a_disk_that_fills_up_keeps_no_copy(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, image: NDArray[np.uint8]) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mdpose_edge.infer.write_image", full)
+    source = write_picture(tmp_path / "a.jpg")
+    with pytest.raises(OutputError, match="No space left on device; free some space there; no painted copy was kept"):
+        infer_images(artifacts.checkpoint(), [source], tmp_path / "out", threads=1)
+    assert os.listdir(tmp_path) == ["a.jpg"]
+
+
+def test_a_stop_keeps_the_images_that_are_done(artifacts: Artifacts, tmp_path: Path) -> None:
+    sources = [write_picture(tmp_path / "in" / f"{name}.jpg") for name in "abc"]
+    stop = threading.Event()
+    document = infer_images(
+        artifacts.checkpoint(), sources, tmp_path / "out", threads=1, stop=stop, progress=lambda *_: stop.set()
+    )
+    assert document["stopped"]
+    assert [Path(image["file"]).name for image in document["images"]] == ["a.jpg"]
+    assert os.listdir(tmp_path / "out") == ["a.jpg"]
 
 
 def test_sources_of_the_same_name_are_refused(tmp_path: Path) -> None:
@@ -91,7 +136,7 @@ def test_an_output_folder_that_cannot_be_made_is_refused(artifacts: Artifacts, t
     model = artifacts.checkpoint()
     source = write_picture(tmp_path / "a.jpg")
     for out in (model, model / "out"):
-        with pytest.raises(InputError, match="a folder for the painted copies"):
+        with pytest.raises(OutputError, match="expected a place to write"):
             infer_images(model, [source], out, threads=1)
 
 
@@ -115,6 +160,6 @@ def test_a_phone_picture_is_painted_upright(tmp_path: Path) -> None:
     jpeg = source.read_bytes()
     tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # Orientation 6: turn right
     source.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff + jpeg[2:])
-    (record,) = paint_images(corner_to_corner, {source: tmp_path / "out.jpg"}, COCO_KEYPOINTS)
+    (record,) = paint_images(corner_to_corner, {source: tmp_path / "out.jpg"}, tmp_path, COCO_KEYPOINTS)
     assert (record["width"], record["height"]) == (120, 200)
     assert read_image(tmp_path / "out.jpg", orient=False).shape == (200, 120, 3)
