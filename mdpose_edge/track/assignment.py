@@ -21,11 +21,9 @@ def assign(values: NDArray[np.float64], least: float) -> list[tuple[int, int]]:
         (row, column) of each pair, in the order of the rows.
     """
     allowed = values >= least
-    pairs: list[tuple[int, int]] = []
-    for rows, columns in _groups(allowed):
-        if len(rows) == len(columns) == 1:
-            pairs.append((int(rows[0]), int(columns[0])))
-            continue
+    alone = allowed & (allowed.sum(axis=1, keepdims=True) == 1) & (allowed.sum(axis=0) == 1)
+    pairs: list[tuple[int, int]] = [(int(row), int(column)) for row, column in np.argwhere(alone)]
+    for rows, columns in _groups(allowed & ~alone):
         block = np.where(allowed[np.ix_(rows, columns)], values[np.ix_(rows, columns)], 0.0)
         pairs += [(int(rows[r]), int(columns[c])) for r, c in _hungarian(-block) if block[r, c] > 0]
     return sorted(pair for pair in pairs if allowed[pair])

@@ -65,6 +65,8 @@ class PoseTracker:
 
     def __init__(self, oks_sigmas: Sequence[float], *, smooth: bool = False) -> None:
         self._kappa_squared = (2 * np.asarray(oks_sigmas)) ** 2
+        # A mean of LEAST_SIMILARITY takes one keypoint with as much, which is no further than this, body sizes.
+        self._reach = float(np.sqrt(-2 * np.log(LEAST_SIMILARITY) * (self._kappa_squared.max() + WIDEST**2)))
         self._smooth = smooth
         self._state = KalmanState.none(len(self._kappa_squared))
         self._people = _People(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
@@ -124,13 +126,18 @@ class PoseTracker:
         return rows
 
     def _similarity(self, expected: Array, var_a: Array, size: Array, measured: Array, var_b: Array) -> Array:
-        """Give the OKS of A expected with B measured people, (A, B), widened by the variances of both."""
-        squared = (expected[:, None] - measured[None]) ** 2
-        square = size[:, None] ** 2
-        own = square * self._kappa_squared
-        wide = np.minimum(var_a[:, None] + var_b[None], (WIDEST**2 * square)[:, None, :, None])
-        distance = (squared / (own[:, None, :, None] + wide)).sum(axis=3)
-        return np.asarray(np.exp(-0.5 * distance).mean(axis=2))
+        """Give the OKS of A expected with B measured people, (A, B), widened by the variances of both.
+
+        Below LEAST_SIMILARITY it may be 0: pairs that are too far apart for more are not looked at.
+        """
+        similar = np.zeros((len(expected), len(measured)))
+        a, b = np.nonzero(_near(expected, self._reach * size, measured))
+        square = size[a] ** 2
+        own = square[:, None] * self._kappa_squared
+        wide = np.minimum(var_a[a] + var_b[b], (WIDEST**2 * square)[:, None, None])
+        distance = ((expected[a] - measured[b]) ** 2 / (own[:, :, None] + wide)).sum(axis=2)
+        similar[a, b] = np.exp(-0.5 * distance).mean(axis=1)
+        return similar
 
     def _newcomers(
         self, measured: Array, variance: Array, scores: NDArray[np.float32], rows: NDArray[np.intp]
@@ -182,6 +189,13 @@ class PoseTracker:
         keypoints[known] = self._state.position[rows[known]]
         sigma[known] = np.sqrt(self._state.var_position[rows[known]] / 2)
         return Poses(keypoints, poses.scores, sigma)
+
+
+def _near(keypoints_xy: Array, reach: Array, others_xy: Array) -> NDArray[np.bool_]:
+    """Say whose box around all keypoints (A, K, 2), widened by a reach (A,) px, meets whose of (B, K, 2): (A, B)."""
+    low, high = keypoints_xy.min(axis=1) - reach[:, None], keypoints_xy.max(axis=1) + reach[:, None]
+    meets = (low[:, None] <= others_xy.max(axis=1)) & (high[:, None] >= others_xy.min(axis=1))
+    return np.asarray(meets.all(axis=2))
 
 
 def _sizes(keypoints_xy: Array) -> Array:

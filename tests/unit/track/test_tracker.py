@@ -5,7 +5,7 @@ import pytest
 
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
-from mdpose_edge.track.tracker import LOST_S, START_SCORE, UNKNOWN, PoseTracker
+from mdpose_edge.track.tracker import LEAST_SIMILARITY, LOST_S, START_SCORE, UNKNOWN, WIDEST, PoseTracker
 
 BODY = np.random.default_rng(0).uniform((-20, -60), (20, 60), (17, 2))
 FPS = 30.0
@@ -126,3 +126,26 @@ def test_without_smooth_the_poses_are_as_they_came() -> None:
     raw, _ = noisy_walk(3, sigma=2.0, frames=5)
     follow = tracker()
     assert all(follow.update(p, i / FPS)[0] is p for i, p in enumerate(raw))
+
+
+def test_pairs_that_are_not_looked_at_are_none_that_count() -> None:
+    rng = np.random.default_rng(0)
+    kappa_squared = (2 * np.asarray(COCO_KEYPOINTS.sigmas)) ** 2
+    size = rng.uniform(10, 200, 40)
+    bodies = rng.uniform(-0.5, 0.5, (40, 17, 2)) * size[:, None, None] * (0.02, 1.4)
+    expected = bodies + rng.uniform(0, 400, (40, 1, 2))
+    # Thin bodies, moved sideways: their boxes do not meet. Of some, only a few keypoints are near.
+    measured = expected + size[:, None, None] * rng.normal(0, 0.3, (40, 1, 2)) * (1, 0.1)
+    measured[::4, :10] += 3 * size[::4, None, None]
+    variances = size[:, None, None] ** 2 * rng.uniform(0, 0.1, (2, 40, 17, 2))
+    found = tracker()._similarity(expected, variances[0], size, measured, variances[1])
+
+    wide = np.minimum(variances[0][:, None] + variances[1][None], (WIDEST * size)[:, None, None, None] ** 2)
+    own = (size[:, None, None] ** 2 * kappa_squared)[..., None]
+    distance = ((expected[:, None] - measured[None]) ** 2 / (own + wide)).sum(axis=3)
+    similar = np.exp(-0.5 * distance).mean(axis=2)
+    counts = similar >= LEAST_SIMILARITY
+    assert 20 < counts.sum() < 400
+    np.testing.assert_allclose(found[counts], similar[counts], rtol=1e-12)
+    assert (found[~counts] < LEAST_SIMILARITY).all()
+    assert (found == 0).mean() > 0.3
