@@ -64,6 +64,9 @@ def preprocess(
         return out, geometry
     new_w, new_h = letterbox_wh(frame_wh, spec)
     x, y = int(geometry.offset_xy[0]), int(geometry.offset_xy[1])
-    out[:] = np.round(spec.mean)
-    out[y : y + new_h, x : x + new_w] = cv2.resize(frame, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    row = np.tile(np.round(spec.mean).astype(np.uint8), (spec.width, 1))  # numpy is slow at three bytes at a time
+    for bar in (out[:y], out[y + new_h :], out[y : y + new_h, :x], out[y : y + new_h, x + new_w :]):
+        bar[:] = row[: bar.shape[1]]
+    picture = out[y : y + new_h, x : x + new_w]
+    cv2.resize(frame, (new_w, new_h), dst=picture, interpolation=cv2.INTER_LINEAR)
     return out, geometry
