@@ -18,8 +18,8 @@ from mdpose_edge.doctor.engines import check_engine
 from mdpose_edge.doctor.findings import Finding
 from mdpose_edge.doctor.packages import check_packages, numbers
 from mdpose_edge.doctor.run import Diagnosis, diagnose, judge_machine
-from mdpose_edge.doctor.tiny import GRAPH_FILE, TOLERANCE, tiny_bundle, tiny_image, tiny_outputs
-from mdpose_edge.runtimes.registry import ENGINES, load_adapter
+from mdpose_edge.doctor.tiny import GRAPH_FILE, TOLERANCE, tiny_image, tiny_outputs
+from mdpose_edge.runtimes.registry import ENGINES
 
 ASSETS = Path(engines.__file__).parents[1] / "assets"
 BUILD = "  Video I/O:\n    FFMPEG:  {}\n      avcodec: YES (62)\n    GStreamer:   {}\n"
@@ -51,22 +51,26 @@ def test_the_graph_is_the_one_that_the_script_makes(tmp_path: Path) -> None:
     assert (tmp_path / "made.onnx").read_bytes() == (ASSETS / GRAPH_FILE).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
 def test_an_engine_that_works_computes_what_numpy_does(name: str) -> None:
     pytest.importorskip(name)
-    with tiny_bundle() as bundle, load_adapter(name, bundle, threads=1) as adapter:
+    with engines._opened(name) as adapter:
+        assert adapter.engine == name
         found = adapter.infer(tiny_image())
     for key, right in tiny_outputs().items():
         np.testing.assert_allclose(found[key], right, atol=1e-5)
         assert np.ptp(right) > 0.05  # every cell differs: an engine that mixes them up is seen
 
 
-def test_outputs_that_are_wrong_are_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
+def test_outputs_that_are_wrong_are_seen(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(name)
     right = tiny_outputs()
     wrong = {**right, "mu_p3": right["mu_p3"] + 3 * TOLERANCE * np.abs(right["mu_p3"]).max()}
     monkeypatch.setattr(engines, "tiny_outputs", lambda: wrong)
-    assert engines.main("onnxruntime") == 1
+    assert engines.main(name) == 1
     answer = json.loads(capsys.readouterr().out)
     assert "an error of 0.029" in answer["found"]
     assert answer["remedy"]
