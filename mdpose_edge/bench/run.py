@@ -17,6 +17,7 @@ from mdpose_edge.bench.session import STAGES, RoundTimes, Session, Variant
 from mdpose_edge.bench.startup import measure_startup
 from mdpose_edge.bench.statistics import Stability, judge_stability, median_ratio, quantiles
 from mdpose_edge.machine.facts import machine_identity, machine_state
+from mdpose_edge.machine.host import peak_memory_mb
 from mdpose_edge.machine.power import power_watched
 
 ROUNDS = 20
@@ -71,6 +72,9 @@ class Benchmark:
     machine: dict[str, Any]
     """"identity", "before", "after" and "power"."""
     runs: list[Run]
+    peak_memory_mb: float | str
+    """Of the process that measured, with every engine of a group open at once, or why nobody knows; what one artifact
+    takes alone is in its run's `startup`."""
     ratios: list[dict[str, Any]]
     """Each variant of the first model against the other's of as many threads and streams, by stage, per image."""
 
@@ -121,7 +125,7 @@ def benchmark(
             ratios += compared
     machine = {"identity": machine_identity(), "before": before, "after": machine_state(), "power": power}
     capture = None if frames.capture_ms is None else quantiles(frames.capture_ms)
-    return Benchmark(frames.where, capture, plan, machine, runs, ratios)
+    return Benchmark(frames.where, capture, plan, machine, runs, peak_memory_mb(), ratios)
 
 
 def _measure_group(

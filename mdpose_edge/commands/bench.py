@@ -87,6 +87,7 @@ def _print(found: Benchmark) -> None:
         _print_run(run)
     for ratio in found.ratios:
         _print_ratio(ratio)
+    typer.echo(f"\nmemory of this process at its peak, all engines: {_megabytes(found.peak_memory_mb)}")
 
 
 def _print_run(run: Run) -> None:
@@ -102,10 +103,14 @@ def _print_run(run: Run) -> None:
     typer.echo(f"{run.images_per_s:.1f} images/s in all, {run.poses_per_image:.1f} poses per image, {run.calls} calls")
     if run.startup is not None:
         seconds = ", ".join(f"{name} {run.startup[name]:.2f}" for name in ("import", "verify", "engine", "first_pose"))
-        memory = run.startup["peak_memory_mb"]
-        peak = memory if isinstance(memory, str) else f"{memory:.0f} MB"
-        typer.echo(f"start to first pose, s: {seconds}; memory at its peak: {peak}")
+        typer.echo(
+            f"start to first pose, s: {seconds}; memory at its peak: {_megabytes(run.startup['peak_memory_mb'])}"
+        )
     typer.echo("stable" if run.stability.stable else f"NOT STABLE, do not quote: {run.stability.why}")
+
+
+def _megabytes(memory: float | str) -> str:
+    return memory if isinstance(memory, str) else f"{memory:.0f} MB"
 
 
 def _print_ratio(ratio: dict[str, Any]) -> None:

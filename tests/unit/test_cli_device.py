@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_bench_reads_a_source_and_can_require_a_stable_run(
     assert out.count("NOT STABLE, do not quote") == 2
     assert "streams: 2" in out
     assert "start to first pose" not in out
+    assert re.search(r"memory of this process at its peak, all engines: \d+ MB", out)
 
 
 def test_a_place_where_no_figures_can_be_written_is_told_before_the_work(tmp_path: Path) -> None:
