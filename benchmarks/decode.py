@@ -40,6 +40,8 @@ from mdpose_edge.spec import (
 
 SIZE = 736
 FRAME_WH = (1280, 720)
+EMPTY_LOGIT = -10.0
+"""The highest of a cell where nobody is."""
 Heads = dict[str, NDArray[np.float32]]
 
 
@@ -93,7 +95,8 @@ def make_heads(spec: ModelSpec, scenario: Scenario, seed: int = 0) -> Heads:
     heads: Heads = {}
     for level in spec.levels:
         shape = spec.level_shape(level)
-        heads[f"o_{level.name}"] = rng.normal(-12.0, 0.5, (1, 1, *shape)).astype(np.float32).clip(-14.0, -10.0)
+        empty = rng.normal(-12.0, 0.5, (1, 1, *shape)).astype(np.float32)
+        heads[f"o_{level.name}"] = empty.clip(-14.0, EMPTY_LOGIT)
         heads[f"mu_{level.name}"] = rng.normal(0.0, 1.0, (1, 34, *shape)).astype(np.float32)
         heads[f"gamma_{level.name}"] = rng.normal(-2.0, 1.0, (1, 34, *shape)).astype(np.float32)
     taken: set[tuple[str, int]] = set()
@@ -101,7 +104,7 @@ def make_heads(spec: ModelSpec, scenario: Scenario, seed: int = 0) -> Heads:
         low, high = scenario.height_px
         height = low * (high / low) ** rng.random()
         pose = rng.random((17, 2)) * (0.4 * height, height) - (0.2 * height, 0.5 * height)
-        pose += rng.uniform(0.1, 0.9, 2) * SIZE
+        pose += rng.uniform(0.1, 0.9, 2) * spec.input.width
         logit = rng.uniform(1.0, 4.0) if scenario.copies < 100 else 2.0
         for _ in range(scenario.copies):
             place(heads, spec, taken, pose + rng.normal(0.0, scenario.jitter * height, pose.shape), height, logit, rng)
@@ -128,11 +131,11 @@ def place(
         if (level.name, row * columns + column) not in taken:
             break
         reach += 0.5 * level.stride
-        if reach > SIZE:  # the level is full
+        if reach > spec.input.width:  # the level is full
             level, reach = finer(spec, level), 0.0
     taken.add((level.name, row * columns + column))
     center = (np.array([column, row]) + 0.5) * level.stride
-    raw = (pose - center) / SIZE * spec.coordinate_extent / level.scale
+    raw = (pose - center) / spec.input.width * spec.coordinate_extent / level.scale
     heads[f"o_{level.name}"][0, 0, row, column] = logit
     heads[f"mu_{level.name}"][0, :, row, column] = raw.ravel()
 

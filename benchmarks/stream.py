@@ -2,7 +2,7 @@
 
     mdpose-edge synth video VIDEO --seconds 10 --size 1280x720 --people 10 --mp4
     mdpose-edge synth video CROWD --seconds 2 --size 1280x720 --people 100
-    python benchmarks/stream.py BUNDLE VIDEO/video.mp4 --crowd CROWD [--threads N] [--json FILE]
+    python benchmarks/stream.py BUNDLE VIDEO/video.mp4 --crowd CROWD [--plant] [--threads N] [--json FILE]
     python benchmarks/stream.py TINY_BUNDLE VIDEO/video.mp4 --memory 10000
 
 - throughput: the pipeline against the sequential loop (read, estimate, write), and against the engine alone; each runs
@@ -10,6 +10,8 @@
 - host: preprocessing, decoding and NMS for one frame, one thread, beside the engine's own time for it.
 - crowd: end to end for the frames of a crowd with all its people, and with all but one person's components held below
   the threshold, in turn: what more people cost. The engine's time does not depend on the picture.
+- --plant is for random weights, which cost an engine as much as trained ones but find nobody: after each run of the
+  engine, people are put into its head tensors, each into 7 cells: 10 to the frame; 100 and 1 where it is a crowd.
 - memory: growth of the resident set from frame 200 to the last, the video shown again and again.
 """
 
@@ -19,7 +21,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,9 +29,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from decode import EMPTY_LOGIT, Scenario, make_heads
 from numpy.typing import NDArray
 
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.machine.facts import machine_identity
+from mdpose_edge.poses import Poses
+from mdpose_edge.spec import DecodeSpec
 from mdpose_edge.stream.files import VideoFile
 from mdpose_edge.stream.frames import Frame, FrameSource
 from mdpose_edge.stream.pipeline import run_pipeline
@@ -38,6 +43,39 @@ from mdpose_edge.stream.result import FrameResult
 from mdpose_edge.stream.sinks import JsonlSink
 
 Image = NDArray[np.uint8]
+Heads = dict[str, NDArray[np.float32]]
+
+PLANTED, PLANTED_CROWD = 10, 100
+"""People that --plant puts into a frame, and into one of a crowd."""
+
+
+class PlantedEstimator(PoseEstimator):
+    """Runs the engine, and then puts people into the head tensors that came out of it."""
+
+    def plant(self, people: int) -> None:
+        """From now on, find so many."""
+        height_px = (60, 180) if people == PLANTED_CROWD else (150, 500)
+        scenario = Scenario("planted", people, 7, height_px, 0.02, DecodeSpec(), 0.0)
+        self._planted = make_heads(self.spec, scenario)
+        self._cells = {
+            level.name: np.nonzero(self._planted[f"o_{level.name}"][0, 0] > EMPTY_LOGIT) for level in self.spec.levels
+        }
+        self._own: Heads = {}
+
+    def __call__(self, frame_bgr: Image) -> Poses:
+        """Find the people in a frame; see PoseEstimator."""
+        images = self.make_images()
+        geometry = self.preprocess(frame_bgr, images[0])
+        return self.decode(self.infer(images), geometry)
+
+    def infer(self, images: Image, out: Heads | None = None) -> Heads:
+        """Run the engine, and put the people in; see PoseEstimator."""
+        heads = super().infer(images, self._own if out is None else out)
+        for name, (rows, columns) in self._cells.items():
+            heads[f"o_{name}"][...] = self._planted[f"o_{name}"]
+            for kind in ("mu", "gamma"):
+                heads[f"{kind}_{name}"][0, :, rows, columns] = self._planted[f"{kind}_{name}"][0, :, rows, columns]
+        return heads
 
 
 def sequential(estimator: PoseEstimator, video: Path, out: Path, frames: int) -> float:
@@ -112,30 +150,38 @@ def measure_host(estimator: PoseEstimator, image: Image, repeats: int) -> dict[s
 
 def measure_crowd(estimator: PoseEstimator, folder: Path, repeats: int) -> dict[str, Any]:
     """Time frames of a crowd end to end, with everybody and with one person only, in turn."""
-    pictures = [cv2.imread(str(path)) for path in sorted((folder / "val2017").glob("*.jpg"))[:repeats]]
+    paths = sorted((folder / "val2017").glob("*.jpg"))
+    pictures = [cv2.imread(str(paths[i % len(paths)])) for i in range(repeats)]
     images = estimator.make_images()
-    logit_names = [name for name in estimator.spec.outputs if name.startswith("o_")]
     ms: dict[str, list[float]] = {"crowd": [], "one": []}
     people: dict[str, list[int]] = {"crowd": [], "one": []}
     for picture in pictures:
         for kind in ("crowd", "one"):
+            if isinstance(estimator, PlantedEstimator):
+                estimator.plant(PLANTED_CROWD if kind == "crowd" else 1)
             start = time.perf_counter()
             geometry = estimator.preprocess(picture, images[0])
             heads = estimator.infer(images, {})
             ready = time.perf_counter()
-            if kind == "one":  # not timed: leave one component above the threshold
-                best = max(logit_names, key=lambda name: float(heads[name].max()))
-                top = int(heads[best].argmax())
-                value = float(heads[best].flat[top])
-                for name in logit_names:
-                    heads[name][...] = -20.0
-                heads[best].flat[top] = value
+            if kind == "one" and not isinstance(estimator, PlantedEstimator):
+                leave_one(heads)  # not timed
             begin = time.perf_counter()
             people[kind].append(len(estimator.decode(heads, geometry)))
             ms[kind].append(1e3 * (ready - start + time.perf_counter() - begin))
     median = {kind: float(np.median(values)) for kind, values in ms.items()}
     counts = {kind: float(np.mean(values)) for kind, values in people.items()}
     return {"ms": median, "people": counts, "crowd_over_one": median["crowd"] / median["one"]}
+
+
+def leave_one(heads: Heads) -> None:
+    """Hold all but the best component below the threshold."""
+    logits = [name for name in heads if name.startswith("o_")]
+    best = max(logits, key=lambda name: float(heads[name].max()))
+    top = int(heads[best].argmax())
+    value = float(heads[best].flat[top])
+    for name in logits:
+        heads[name][...] = -20.0
+    heads[best].flat[top] = value
 
 
 class Looped(FrameSource):
@@ -185,6 +231,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("video", type=Path)
     parser.add_argument("--crowd", type=Path)
+    parser.add_argument("--plant", action="store_true")
     parser.add_argument("--memory", type=int, metavar="FRAMES")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--frames", type=int, default=100)
@@ -192,8 +239,11 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    record: dict[str, Any] = {"model": str(options.model), "machine": platform.machine(), "load": os.getloadavg()[0]}
-    with PoseEstimator(options.model, threads=options.threads, threshold=options.threshold) as estimator:
+    record: dict[str, Any] = {"model": str(options.model), "machine": machine_identity(), "load": os.getloadavg()[0]}
+    kind = PlantedEstimator if options.plant else PoseEstimator
+    with kind(options.model, threads=options.threads, threshold=options.threshold) as estimator:
+        if isinstance(estimator, PlantedEstimator):
+            estimator.plant(PLANTED)
         if options.memory:
             record["memory"] = memory = measure_memory(estimator, options.video, options.memory)
             print(f"memory: {memory['growth_mb']:+.1f} MB over {memory['frames']} frames")
