@@ -68,6 +68,7 @@ async function decode() {
 }
 
 function introduce(description) {
+  const first = about === null;
   about = description;
   $("source").textContent = about.source;
   $("model").textContent = `${about.model}, ${about.precision} on ${about.engine}`;
@@ -76,6 +77,7 @@ function introduce(description) {
   slider.min = about.threshold;
   if (Number(slider.value) < about.threshold) slider.value = about.threshold;
   $("ids").closest("label").hidden = !about.tracked;
+  if (first) $("ids").checked = about.tracked;  // whoever asks for identities wants to see them
   $("threshold-value").textContent = Number(slider.value).toFixed(2);
   $("legend").replaceChildren(...about.stages.map((name, i) => {
     const row = document.createElement("li"), key = document.createElement("canvas");

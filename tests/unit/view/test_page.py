@@ -67,6 +67,8 @@ def test_frames_arrive_and_nothing_else_is_loaded(browser: Chromium, hub: Hub, s
 def test_each_switch_shows_and_hides_its_own(browser: Chromium, hub: Hub, server: ViewServer) -> None:
     with Playing(hub, fps=20):
         watch(browser, server)
+        assert browser.run("document.getElementById('ids').checked")  # since there are some
+        click(browser, "ids")
         click(browser, "scores")
         assert not is_grey(pixel(browser, *SHOULDER_XY))
         click(browser, "skeleton")
