@@ -1,10 +1,11 @@
 """How well `--track` keeps identities on synth video, beside the plain way: the most similar pose of the frame before.
 
     mdpose-edge synth video VIDEO --seconds 20 --people 6
-    python benchmarks/track.py VIDEO [--model BUNDLE] [--json FILE]
+    python benchmarks/track.py VIDEO... [--every 2] [--model BUNDLE] [--json FILE]
 
-With --model the poses are that model's. Without, they are the truth with Laplace noise of a sigma that is told to the
-tracker, wrong now and then; people of whom little is seen are missed, and some poses are nobody's.
+Several videos give mean and range; --every 2 sees every second frame only: half the frame rate. With --model the poses
+are that model's. Without, they are the truth with Laplace noise of a sigma that is told to the tracker, wrong now and
+then; people of whom little is seen are missed, and some poses are nobody's.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ MISSED, HIDDEN_MISSED, FALSE = 0.02, 0.8, 0.02
 """Chances: that a person is missed, that one with most keypoints hidden is, that a pose is nobody's in a frame."""
 
 
-def load_truth(folder: Path) -> tuple[list[TruthFrame], list[float], list[Path]]:
-    """Read what `mdpose-edge synth video` wrote: the people, time and picture of each frame."""
+def load_truth(folder: Path, every: int = 1) -> tuple[list[TruthFrame], list[float], list[Path]]:
+    """Read what `mdpose-edge synth video` wrote: the people, time and picture of each frame, or of one in `every`."""
     document = json.loads((folder / "annotations" / "person_keypoints_val2017.json").read_text())
-    images = document["images"]
-    people: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
+    images = document["images"][::every]
+    people: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         people[annotation["image_id"]].append(annotation)
     frames = [
@@ -91,33 +92,48 @@ class Nearest:
         return poses, ids
 
 
+def model_poses(pictures: list[Path], model: Path, threads: int | None) -> list[Poses]:
+    """Find the poses in each picture."""
+    with PoseEstimator(model, threads=threads, threshold=0.2) as estimator:
+        return [estimator(cv2.imread(str(picture))) for picture in pictures]
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Follow everybody in one video, in both ways."""
+    truth, times, pictures = load_truth(folder, options.every)
+    if options.model is None:
+        poses = list(noisy_poses(truth, np.random.default_rng(options.seed)))
+    else:
+        poses = model_poses(pictures, options.model, options.threads)
+    record: dict[str, Any] = {"video": str(folder), "frames": len(truth)}
+    for name, tracker in (("nearest", Nearest()), ("--track", PoseTracker(COCO_KEYPOINTS.sigmas))):
+        tracked = [tracker.update(found, time_s) for found, time_s in zip(poses, times, strict=True)]
+        scores = score_tracks(truth, [(ids, p.keypoints_xy.astype(float)) for p, ids in tracked], COCO_KEYPOINTS.sigmas)
+        record[name] = dataclasses.asdict(scores)
+    return record
+
+
 def main() -> None:
-    """Follow everybody in both ways, and print how well."""
+    """Follow everybody in every video, and print how well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", type=Path)
+    parser.add_argument("videos", type=Path, nargs="+")
+    parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    truth, times, pictures = load_truth(options.video)
-    if options.model is None:
-        poses = list(noisy_poses(truth, np.random.default_rng(options.seed)))
-    else:
-        with PoseEstimator(options.model, threads=options.threads, threshold=0.2) as estimator:
-            poses = [estimator(cv2.imread(str(picture))) for picture in pictures]
-    record: dict[str, Any] = {"frames": len(truth), "model": str(options.model or "truth with noise")}
-    print(
-        f"{'':12}{'MOTA':>8}{'IDF1':>8}{'switches':>10}{'missed':>8}{'false':>8}  of {sum(len(f.ids) for f in truth)}"
-    )
-    for name, tracker in (("nearest", Nearest()), ("--track", PoseTracker(COCO_KEYPOINTS.sigmas))):
-        tracked = [tracker.update(found, time_s) for found, time_s in zip(poses, times, strict=True)]
-        scores = score_tracks(truth, [(ids, p.keypoints_xy.astype(float)) for p, ids in tracked], COCO_KEYPOINTS.sigmas)
-        record[name] = dataclasses.asdict(scores)
-        print(
-            f"{name:12}{scores.mota:8.3f}{scores.idf1:8.3f}{scores.switches:10d}{scores.misses:8d}{scores.false_poses:8d}"
-        )
+    records = [measure(folder, options) for folder in options.videos]
+    print(f"{'':32}" + "".join(f"{key:>14}" for key in ("MOTA", "IDF1", "switches", "misses", "false", "people")))
+    for record in records:
+        for name in ("nearest", "--track"):
+            print(f"{Path(record['video']).name:20}{name:12}" + "".join(f"{v:14.4g}" for v in record[name].values()))
+    for name in ("nearest", "--track"):
+        columns = zip(*(record[name].values() for record in records), strict=True)
+        ranges = [f"{np.mean(c):.3g} ({min(c):.3g}-{max(c):.3g})" for c in columns]
+        print(f"{'mean (range)':20}{name:12}" + "  ".join(ranges))
     if options.json:
+        record = {"model": str(options.model or "truth with noise"), "every": options.every, "videos": records}
         options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
