@@ -34,7 +34,7 @@ demo: setup ## Draw people, train on them, export, measure and paint: runs/demo/
 	$(BIN)/mdpose-edge demo $(ARGS)
 
 docs: setup ## Build the documents as a site: build/site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: setup ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check

@@ -3,7 +3,7 @@
 The documents link to one another, to README.md, and to source files, all relative to where they lie, so that a plain
 git host shows them right. A site holds docs/ only. So pages are made here for what lies outside and belongs to the
 reader (README, CONTRIBUTING, CHANGELOG, a list of decisions, the Python reference), links to these are turned to them,
-and links to source files become plain text.
+links to source files become plain text, and a link that shows a page's file name shows its title.
 """
 
 from __future__ import annotations
@@ -62,9 +62,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         inside = _inside(posixpath.normpath(posixpath.join(folder, path)), known)
         if inside is None:
             return text
+        if text in (path, path.removesuffix(".md")):
+            text = _title(inside, text)
         return f"{mark}[{text}]({os.path.relpath(inside, posixpath.dirname(here) or '.')}{hash_mark}{anchor})"
 
     return _LINK.sub(turned, markdown)
+
+
+def _title(page: str, otherwise: str) -> str:
+    """Give a page's first heading."""
+    origins = {target: name for name, target in ROOT_PAGES.items()}
+    path = REPOSITORY / origins.get(page, f"docs/{page}")
+    if not path.is_file():
+        return "Decisions" if page == DECISIONS else otherwise
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def _inside(path: str, known: set[str]) -> str | None:
@@ -96,7 +107,7 @@ def _decisions() -> str:
     rows = []
     for path in sorted((REPOSITORY / "docs" / "decisions").glob("*.md")):
         title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        rows.append(f"- {path.stem[:4]}: [{title}]({path.name})")
+        rows.append(f"- [{title}]({path.name})")
     return "# Decisions\n\nWhy a thing is as it is; each title is the answer.\n\n" + "\n".join(rows) + "\n"
 
 

@@ -64,6 +64,12 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
     assert pages - navigation == set()
 
 
+def test_a_link_shows_a_title_and_not_a_files_name(site: Path) -> None:
+    index = (site / "index.html").read_text(encoding="utf-8")
+    assert '<a href="quickstart.html">Quick start</a>' in index
+    assert re.findall(r">[\w/-]+\.md</a>", index) == []
+
+
 def test_the_reference_shows_the_public_names(site: Path) -> None:
     reference = (site / "reference.html").read_text(encoding="utf-8")
     for name in ("PoseEstimator", "Poses", "ModelSpec", "MdposeError", "open_source", "run_pipeline"):
