@@ -10,11 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 from mdpose_edge.doctor.findings import Finding
-from mdpose_edge.doctor.packages import Version, installed_version, numbers
+from mdpose_edge.doctor.packages import OPENCV, Version, installed_version, numbers
 from mdpose_edge.machine.jetson import NO_JETSON, l4t_release
 from mdpose_edge.targets import JetPack, check_gpu, jetpack_of_l4t, show
 
-_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
@@ -71,7 +70,7 @@ def _one_of(around: Surroundings, names: Sequence[str], module: str) -> Iterator
 
 
 def _one_opencv(around: Surroundings) -> Iterator[Finding]:
-    return _one_of(around, _OPENCV, "cv2")
+    return _one_of(around, OPENCV, "cv2")
 
 
 def _one_onnxruntime(around: Surroundings) -> Iterator[Finding]:
@@ -143,7 +142,7 @@ def _opencv_video(around: Surroundings) -> Iterator[Finding]:
     built = {name: _is_built_in(around.opencv_build, name) for name in ("FFMPEG", "GStreamer")}
     text = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in built.items())
     if around.l4t and not built["GStreamer"]:
-        remedy = "use apt's python3-opencv in an environment with --system-site-packages, for csi: sources"
+        remedy = "for csi: sources, use JetPack's own OpenCV, as docs/jetson.md says"
         yield Finding("combinations", "OpenCV video", "note", text, remedy)
     elif not any(built.values()):
         remedy = 'pip install --force-reinstall "opencv-python>=4.7"'

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 
 from mdpose_edge.doctor.findings import Finding
 
 DISTRIBUTION = "mdpose-edge"
+OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+"""The distributions that bring cv2; the first is the one that is asked for."""
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:>=\s*([\d.]+))?[^;]*(?:;(.*))?")
 _EXTRA = re.compile(r"""extra\s*==\s*["']([\w-]+)["']""")
 _INNER = {"dev", "docs", "all"}
@@ -25,7 +28,20 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def check_packages(requires: Iterable[str] | None = None, version: Version = installed_version) -> list[Finding]:
+def provided_version(name: str) -> str | None:
+    """Give a distribution's version, or that of what stands in for it, or None where nothing does.
+
+    OpenCV comes in four distributions, and with JetPack in none that pip knows.
+    """
+    found = installed_version(name)
+    if found is None and name == OPENCV[0]:
+        found = next(filter(None, map(installed_version, OPENCV[1:])), None)
+        if found is None and find_spec("cv2") is not None:
+            found = str(import_module("cv2").__version__)
+    return found
+
+
+def check_packages(requires: Iterable[str] | None = None, version: Version = provided_version) -> list[Finding]:
     """Compare what is installed with the lowest versions that are supported.
 
     Args:

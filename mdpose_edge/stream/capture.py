@@ -131,7 +131,7 @@ def csi_capture(sensor: int, name: str, wish: CaptureSpec) -> Capture:
             name,
             expected="an OpenCV with GStreamer, which opens CSI cameras",
             got=f"OpenCV {cv2.__version__} without it",
-            do="use the OpenCV that JetPack installs (apt install python3-opencv), not the one from pip",
+            do="use JetPack's own (apt install libopencv-python), not the one from pip: docs/jetson.md says how",
         )
     pipeline = csi_pipeline(sensor, wish.size_wh or CSI_SIZE_WH, wish.fps or CSI_FPS)
     do = "check the ribbon cable, and restart the camera service: sudo systemctl restart nvargus-daemon"

@@ -9,10 +9,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from mdpose_edge.doctor import engines
+from mdpose_edge.doctor import engines, packages
 from mdpose_edge.doctor.combinations import Surroundings, check_combinations, look_around
 from mdpose_edge.doctor.engines import check_engine
 from mdpose_edge.doctor.findings import Finding
@@ -137,6 +138,18 @@ def test_packages_are_held_against_their_lowest_versions() -> None:
     assert found["onnxruntime"].remedy == 'pip install "mdpose-edge[onnxruntime]"'
 
 
+@pytest.mark.parametrize(
+    ("there", "version"),
+    [({"opencv-python-headless": "4.10.0"}, "4.10.0"), ({}, cv2.__version__)],
+    ids=["another distribution", "JetPack's, which pip does not know"],
+)
+def test_what_stands_in_for_opencvs_wheel_counts(
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, str], version: str
+) -> None:
+    monkeypatch.setattr(packages, "installed_version", there.get)
+    assert [f.found for f in check_packages(["opencv-python>=4.7"])] == [version]
+
+
 @pytest.mark.parametrize(("text", "read"), [("2.6.0+cu124", (2, 6, 0)), ("5.0.0.93", (5, 0, 0, 93)), ("dev", ())])
 def test_version_numbers(text: str, read: tuple[int, ...]) -> None:
     assert numbers(text) == read
@@ -177,7 +190,7 @@ def test_a_machine_that_is_well_is_left_alone(around: Surroundings) -> None:
             replace(versions(), tensorrt="10.3.0"), "pycuda", ["note", "mdpose-edge[tensorrt]"], id="no pycuda"
         ),
         pytest.param(
-            replace(ORIN, opencv_build=BUILD.format("YES", "NO")), "OpenCV video", ["note", "apt's python3-opencv"],
+            replace(ORIN, opencv_build=BUILD.format("YES", "NO")), "OpenCV video", ["note", "docs/jetson.md"],
             id="OpenCV's wheel on a Jetson",
         ),
         pytest.param(

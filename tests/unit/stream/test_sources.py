@@ -119,7 +119,7 @@ def test_a_wheel_without_gstreamer_says_so() -> None:
 
 def test_csi_needs_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "has_gstreamer", lambda: False)
-    with pytest.raises(InputError, match=r"an OpenCV with GStreamer.*python3-opencv"):
+    with pytest.raises(InputError, match=r"an OpenCV with GStreamer.*libopencv-python"):
         open_source("csi:0")
 
 
