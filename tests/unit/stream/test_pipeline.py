@@ -91,6 +91,36 @@ def test_every_frame_of_a_file_in_order_and_as_one_by_one(artifacts: Artifacts, 
     assert sink.closed == 1
 
 
+class Growing(FrameSource):
+    """A stream whose frames change their size on the way."""
+
+    def __init__(self) -> None:
+        super().__init__("growing")
+        noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+        self.images = [noise[:120, :160]] * 3 + [noise] * 3 + [noise[:, :90]] * 2
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, image in enumerate(self.images):
+            yield Frame(index, index / 30, image, self.name)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_frame_size_that_changes_on_the_way_gives_poses_in_each_frames_own_pixels(
+    artifacts: Artifacts, batch: int
+) -> None:
+    source, sink = Growing(), Collected()
+    with PoseEstimator(artifacts.bundle("onnx", batch=batch), threads=1, threshold=0.0) as estimator:
+        run_pipeline(estimator, source, [sink])
+        alone = [estimator(np.ascontiguousarray(image)) for image in source.images]
+    assert len(sink.results) == len(alone)
+    for result, expected in zip(sink.results, alone, strict=True):
+        assert len(expected) > 0
+        np.testing.assert_allclose(result.poses.keypoints_xy, expected.keypoints_xy, atol=1e-2)
+
+
 def test_the_engine_stays_on_the_calling_thread(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: dict[str, set[int]] = {"preprocess": set(), "infer": set(), "decode": set()}
     for stage, seen in threads.items():
