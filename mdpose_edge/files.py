@@ -52,7 +52,7 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would lock out other readers of a result
+        set_usual_mode(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -138,6 +138,11 @@ def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
     got = f"the system's answer: {error.strerror or error}"
     remedy = "free some space there" if error.errno in _FULL else "check the path and its permissions"
     return OutputError(str(where), expected="a place to write", got=got, do=f"{remedy}; {kept}")
+
+
+def set_usual_mode(path: Path) -> None:
+    """Give a file the rights that open() gives: a temporary file's 0600 would lock out other readers of a result."""
+    path.chmod(0o666 & ~_umask())
 
 
 def sync_to_disk(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mdpose_edge.errors import CheckpointError
-from mdpose_edge.files import sync_to_disk
+from mdpose_edge.files import set_usual_mode, sync_to_disk
 from mdpose_edge.spec import InputSpec, ModelSpec
 from mdpose_edge.train.network import MDPoseNetwork
 
@@ -59,20 +59,21 @@ def save_checkpoint(
         metadata["progress"] = json.dumps(progress)
     if weights_are is not None:
         metadata["weights"] = weights_are
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata)
-        _sort_metadata(temporary)
-        sync_to_disk(temporary)
-        os.replace(temporary, path)
+        # A folder of its own, because safetensors makes a temporary file of its own naming beside the one it is given.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            save_file(tensors, temporary, metadata)
+            _sort_metadata(temporary)
+            set_usual_mode(temporary)
+            sync_to_disk(temporary)
+            temporary.replace(path)
         sync_to_disk(path.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             str(path), expected="a place to write", got=str(error), do="make room or choose another, then resume"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,6 +24,8 @@ MODEL_FILE = "model.safetensors"
 LOG_FILE = "log.csv"
 EVAL_FILE = "eval.csv"
 CONFIG_FILE = "config.yaml"
+CURVES_FILE = "curves.png"
+PICTURES_FOLDER = "pictures"
 CURVE_NEUTRAL_KEYS = (
     "workers",
     "log_every",
@@ -45,10 +48,11 @@ def check_folder(out: Path, resume: bool) -> None:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove what a killed process was writing: temporary siblings of the run's files."""
-    for name in (RESUME_FILE, MODEL_FILE, LOG_FILE, EVAL_FILE, CONFIG_FILE):
-        for leftover in out.glob(f".{name}.*"):
-            leftover.unlink()
+    """Remove what a killed process was writing: temporary siblings of the run's files, and their folders."""
+    names = (RESUME_FILE, MODEL_FILE, LOG_FILE, EVAL_FILE, CONFIG_FILE, CURVES_FILE)
+    for pattern in (*(f".{name}.*" for name in names), f"{PICTURES_FOLDER}/.*.jpg.*"):
+        for leftover in out.glob(pattern):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def save_state(out: Path, stepper: Stepper, done: int) -> None:

@@ -23,12 +23,10 @@ from mdpose_edge.train.data import Batch
 from mdpose_edge.train.health import LossWatch
 from mdpose_edge.train.log import LOG_COLUMNS, CsvLog, read_csv, shown
 from mdpose_edge.train.pictures import training_picture
-from mdpose_edge.train.state import EVAL_FILE, LOG_FILE
+from mdpose_edge.train.state import CURVES_FILE, EVAL_FILE, LOG_FILE, PICTURES_FOLDER
 from mdpose_edge.train.step import Step
 from mdpose_edge.train.validation import Figures
 
-CURVES_FILE = "curves.png"
-PICTURES_FOLDER = "pictures"
 BOARD_FOLDER = "tensorboard"
 EVAL_COLUMNS = ("iteration", "AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 

@@ -55,6 +55,12 @@ def test_round_trip_of_weights_state_spec_and_progress(tmp_path: Path, spec: Mod
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
+def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path, spec: ModelSpec, network: MDPoseNetwork) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", spec, network.state_dict())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_loaded_network_computes_the_same(tmp_path: Path, spec: ModelSpec, network: MDPoseNetwork) -> None:
     save_checkpoint(tmp_path / "a.safetensors", spec, network.state_dict())
     loaded, _ = load_network(tmp_path / "a.safetensors")

@@ -79,6 +79,22 @@ def test_auto_starts_over_a_run_that_died_before_its_first_checkpoint(crude_peop
     assert not list(out.glob(".*"))
 
 
+def test_death_in_the_middle_of_a_checkpoint_leaves_nothing_behind(crude_people: Path, tmp_path: Path) -> None:
+    """The kernel kills the process at the byte in the middle of its second checkpoint."""
+    arguments = [str(crude_people), str(tmp_path / "run")]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.unit.train.half_written", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGXFSZ, done.stderr
+    (tmp_path / "run" / "pictures").mkdir()
+    (tmp_path / "run" / "pictures" / ".00000005.jpg.k3a").write_bytes(b"half")
+    assert list((tmp_path / "run").glob(f".{RESUME_FILE}.*/*"))
+    train(tiny_config(**SMALL), crude_people, tmp_path / "run", resume=True)
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.name.startswith(".")]
+    train(tiny_config(**SMALL), crude_people, tmp_path / "unbroken")
+    assert curve(tmp_path / "run") == curve(tmp_path / "unbroken")
+
+
 def test_auto_leaves_a_model_of_unknown_origin_alone(crude_people: Path, tmp_path: Path) -> None:
     (tmp_path / MODEL_FILE).write_bytes(b"precious")
     with pytest.raises(ConfigError, match="a folder without a run"):
