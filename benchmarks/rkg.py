@@ -1,20 +1,25 @@
 """The paper's ablation of random keypoint grouping, on drawn people: size of groups, random or fixed, log space or not.
 
     python benchmarks/rkg.py OUT [--only log-3-random] [--iterations 1400] [--list]
+    python benchmarks/rkg.py OUT --trained MODEL --size 320 --people 6 8 --train-images 96 --val-images 0
 
 Each setting trains the same network from the same seed on the same batches and differs in the loss alone:
 
-`log` is the package's GroupNLL, in log space; `product` multiplies densities and adds 1e-12, as the paper's public code
-does. K_g is the size of a group of the 18 keypoints (17 and the box centre); `random` groups are drawn anew at every
-iteration, `fixed` ones once.
+`log` is the package's GroupNLL, in log space; `product` multiplies densities in float32 and adds 1e-12 to each of them
+and to the mixture, as the paper's public code does; `bare` multiplies them and adds nothing, as the formula has it. K_g
+is the size of a group of the 18 keypoints (17 and the box centre); `random` groups are drawn anew at every iteration,
+`fixed` ones once.
 
 OUT/results.json holds every setting that is done, with the conditions; a setting that is there already is passed over,
 so that a sweep can be stopped, resumed, and spread over invocations. Other conditions need another OUT. At the end a
-table and a few sentences are printed of all that is there.
+table and a few sentences are printed of all that is there, and OUT/rkg.png shows AP and underflow by K_g.
 
 The paper has, at 320 px on COCO: AP 47.7, 51.2, 51.5, 51.0, 49.8, NaN at K_g 1, 2, 3, 6, 9, 18, and 39.5 with fixed
 groups. Minutes on one core show directions, not these figures. By default a setting takes about four minutes of one
 core: 0.15 s of processor time an iteration for the network. `--backbone dla34` takes 0.7 s.
+
+`--trained` trains nothing: it shows a model pictures and counts, for each K_g, which likelihoods leave float32, and in
+how many pictures a loss or its gradient is not finite. One of these ends a run.
 """
 
 from __future__ import annotations
@@ -29,15 +34,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdpose_edge.evaluate import evaluate
 from mdpose_edge.files import write_whole
+from mdpose_edge.images import write_image
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.synth import write_dataset
-from mdpose_edge.train.checkpoint import save_checkpoint
+from mdpose_edge.train.checkpoint import load_network, save_checkpoint
 from mdpose_edge.train.config import TrainConfig, read_config
+from mdpose_edge.train.curves import Panel, draw_panels
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
 from mdpose_edge.train.network import MDPoseNetwork, make_spec
@@ -45,8 +54,12 @@ from mdpose_edge.train.optimizer import learning_rate, make_optimizer
 
 PAPER_AP = {1: 47.7, 2: 51.2, 3: 51.5, 6: 51.0, 9: 49.8}
 """By K_g, random groups, 320 px, COCO val (Seo et al., UAI 2023, Table 1); NaN at 18, and 39.5 with fixed groups."""
-DENSITY_EPSILON = 1e-12
-SHARES = ("components", "persons", "swamped")
+EPSILONS = {"product": 1e-12, "bare": 0.0}
+"""What a naive loss adds to densities and likelihoods."""
+SWAMPED_BELOW = EPSILONS["product"]
+SHARES = ("components", "persons", "swamped", "overflow")
+GROUP_SIZES = (1, 2, 3, 6, 9, 18)
+PLOTTED = ("log-K-random", "product-K-random", "log-K-fixed")
 MARKS = 10
 """How often in a run the underflow is measured."""
 LEARNT_AP50 = 0.05
@@ -68,10 +81,11 @@ class Setting:
 
 
 SETTINGS = (
-    *(Setting("log", size, "random") for size in (1, 2, 3, 6, 9, 18)),
+    *(Setting("log", size, "random") for size in GROUP_SIZES),
     *(Setting("log", size, "fixed") for size in (2, 3, 6, 9)),
-    *(Setting("product", size, "random") for size in (1, 2, 3, 6, 9, 18)),
+    *(Setting("product", size, "random") for size in GROUP_SIZES),
     Setting("product", 3, "fixed"),
+    *(Setting("bare", size, "random") for size in (3, 18)),
 )
 """Groups of 1 and of 18 are the same whether they are drawn once or anew."""
 
@@ -110,15 +124,18 @@ class Conditions:
         )
 
 
-def product_nll(mixture: Mixture, batch: Batch, groups: KeypointGroups) -> tuple[Tensor, dict[str, float]]:
-    """Compute the loss from products of densities, and how much of them underflows in float32.
+def product_nll(
+    mixture: Mixture, batch: Batch, groups: KeypointGroups, epsilon: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Compute the loss from products of densities, and how many of them leave float32.
 
     Returns:
-        The mean over persons, and three shares: "components", of (person, group, component) whose product is 0;
+        The mean over persons, and four shares: "components", of (person, group, component) whose product is 0;
         "persons", of (person, group) where it is 0 in every component; "swamped", of (person, group) whose likelihood
-        is below the epsilon, so that it hardly moves the loss. All are of the plain product, without the epsilon.
+        is below 1e-12, so that it hardly moves the loss of `product`; "overflow", of (person, group) whose likelihood
+        is beyond float32. All are of the plain product, whatever the epsilon.
     """
-    losses, zero_products, zero_sums, swamped = [], [], [], []
+    losses, zero_products, zero_sums, swamped, overflow = [], [], [], [], []
     for image, mask in enumerate(batch.person_mask):
         if not mask.any():
             continue
@@ -127,18 +144,19 @@ def product_nll(mixture: Mixture, batch: Batch, groups: KeypointGroups) -> tuple
         mu, gamma = mixture.mu[image], mixture.gamma[image]
         density = torch.where(seen, torch.exp(-(target - mu).abs() / gamma) / (2 * gamma), 1.0)
         channels = [[2 * keypoint + axis for keypoint in group for axis in (0, 1)] for group in groups]
-        parts = torch.stack([(density[:, group] + DENSITY_EPSILON).prod(dim=1) for group in channels], dim=1)
+        parts = torch.stack([(density[:, group] + epsilon).prod(dim=1) for group in channels], dim=1)
         likelihood = (parts * mixture.log_pi[image].exp()).sum(dim=2)
-        losses.append(-(likelihood + DENSITY_EPSILON).log().mean(dim=1))
+        losses.append(-(likelihood + epsilon).log().mean(dim=1))
         with torch.no_grad():
             plain = torch.stack([density[:, group].prod(dim=1) for group in channels], dim=1)
             sums = (plain * mixture.log_pi[image].exp()).sum(dim=2)
         zero_products.append((plain == 0).float().mean(dim=2).flatten())
         zero_sums.append((plain == 0).all(dim=2).float().flatten())
-        swamped.append((sums < DENSITY_EPSILON).float().flatten())
+        swamped.append((sums < SWAMPED_BELOW).float().flatten())
+        overflow.append((~sums.isfinite()).float().flatten())
     if not losses:
         return mixture.mu.sum() * 0.0, dict.fromkeys(SHARES, math.nan)
-    parts = (zero_products, zero_sums, swamped)
+    parts = (zero_products, zero_sums, swamped, overflow)
     return torch.cat(losses).mean(), {
         key: torch.cat(part).mean().item() for key, part in zip(SHARES, parts, strict=True)
     }
@@ -164,10 +182,11 @@ def run_setting(setting: Setting, conditions: Conditions, data: Path, out: Path)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip_norm)
             loss_value = loss.item()
-            if measure:
+            lost = not (math.isfinite(loss_value) and math.isfinite(norm.item()))
+            if measure or lost:
                 marks.append({"iteration": iteration, "loss": loss_value, "gradient_norm": norm.item(), **shares})
                 print(f"{setting.name} {iteration}: loss {loss_value:.3f}, gradient {norm.item():.3g}", flush=True)
-            if not (math.isfinite(loss_value) and math.isfinite(norm.item())):
+            if lost:
                 stopped = iteration
                 break
             optimizer.step()
@@ -183,65 +202,128 @@ def run_setting(setting: Setting, conditions: Conditions, data: Path, out: Path)
 def _loss(
     setting: Setting, network: MDPoseNetwork, spec: ModelSpec, batch: Batch, iteration: int, measure: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    mixture = mixture_from_heads(
-        network(batch.images),
-        spec.levels,
-        num_keypoints=len(spec.keypoints.names),
-        extent=spec.coordinate_extent,
-    )
+    mixture = _mixture(network, spec, batch)
     drawn_at = iteration if setting.grouping == "random" else 0
     joints = batch.keypoints_xy.shape[2]
     groups = group_keypoints(joints, setting.group_size, torch.Generator().manual_seed(drawn_at))
+    if setting.loss in EPSILONS:
+        return product_nll(mixture, batch, groups, EPSILONS[setting.loss])
     shares: dict[str, float] = {}
-    if setting.loss == "product" or measure:
-        with torch.set_grad_enabled(setting.loss == "product"):
-            loss, shares = product_nll(mixture, batch, groups)
-    if setting.loss == "log":
-        _, loss = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
+    if measure:
+        with torch.no_grad():
+            _, shares = product_nll(mixture, batch, groups, 0.0)
+    _, loss = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
     return loss, shares
 
 
+def _mixture(network: MDPoseNetwork, spec: ModelSpec, batch: Batch) -> Mixture:
+    joints, extent = len(spec.keypoints.names), spec.coordinate_extent
+    return mixture_from_heads(network(batch.images), spec.levels, num_keypoints=joints, extent=extent)
+
+
+def print_range(model: Path, data: Path, images: int) -> None:
+    """Print how many of a trained model's likelihoods leave float32, and how many pictures that costs each loss."""
+    network, spec = load_network(model)
+    network.requires_grad_(False)
+    still = {"rotation_prob": 0.0, "expand_prob": 0.0, "crop_prob": 0.0, "flip_prob": 0.0}
+    options: dict[str, Any] = {"input": {"height": spec.input.height, "width": spec.input.width}, "augment": still}
+    config = read_config(options | {"schedule": {"iterations": images}, "batch_size": 1, "workers": 0}, "rkg")
+    counts = {size: dict.fromkeys(("groups", "zero", "beyond", *EPSILONS, "log"), 0) for size in GROUP_SIZES}
+    with closing(training_batches(config, spec, data, "train")(0)) as batches:
+        for iteration, batch in enumerate(batches):
+            mixture = _mixture(network, spec, batch)
+            leaves = [mixture.mu.requires_grad_(), mixture.gamma.requires_grad_()]
+            for size, count in counts.items():
+                groups = group_keypoints(batch.keypoints_xy.shape[2], size, torch.Generator().manual_seed(iteration))
+                _, exact = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
+                losses, shares = {"log": exact}, dict[str, float]()
+                for name, epsilon in EPSILONS.items():
+                    losses[name], shares = product_nll(mixture, batch, groups, epsilon)
+                for name, loss in losses.items():
+                    parts = (loss, *torch.autograd.grad(loss, leaves))
+                    count[name] += not all(part.isfinite().all() for part in parts)
+                terms = int(batch.person_mask.sum()) * len(groups)
+                count["groups"] += terms
+                count["zero"] += round(shares["persons"] * terms)
+                count["beyond"] += round(shares["overflow"] * terms)
+    print(f"{images} pictures; by loss, those where it or its gradient is not finite:")
+    print(f"{'K_g':>3} {'likelihoods':>12} {'0':>6} {'beyond float32':>15} {'bare':>6} {'product':>8} {'log':>6}")
+    for size, count in counts.items():
+        likelihoods = f"{count['groups']:12} {count['zero']:6} {count['beyond']:15}"
+        print(f"{size:3} {likelihoods} {count['bare']:6} {count['product']:8} {count['log']:6}")
+
+
 def outcome(row: dict[str, Any]) -> str:
-    """Say in a word how a setting ended."""
+    """Say in a few words how a setting ended."""
     if row["figures"] is None:
-        return f"NaN at {row['nan_at']}"
+        reasons = {"persons": "likelihoods of 0", "overflow": "likelihoods beyond float32"}
+        seen = [text for share, text in reasons.items() if row["marks"][-1].get(share)]
+        return ", ".join([f"NaN at {row['nan_at']}", *seen])
     return "learnt" if (row["figures"]["AP50"] or 0) >= LEARNT_AP50 else "did not learn"
 
 
 def print_results(results: dict[str, Any]) -> None:
     """Print the table, then what it says."""
     rows = results["settings"]
-    shares_head = f"{'underflow: components':>22} {'persons':>8} {'swamped':>8}"
+    shares_head = f"{'underflow: components':>22} {'persons':>8} {'swamped':>8} {'overflow':>8}"
     print(f"{'setting':20} {'AP':>6} {'AP50':>6} {shares_head} {'s':>6}  outcome")
-    for row in (rows[setting.name] for setting in SETTINGS if setting.name in rows):
-        figures, marks = row["figures"] or {}, row["marks"]
-        ap, ap50 = (math.nan if figures.get(key) is None else figures[key] for key in ("AP", "AP50"))
-        shares = [sum(mark[key] for mark in marks) / len(marks) for key in SHARES]
-        name = f"{row['loss']}-{row['group_size']}-{row['grouping']}"
-        tail = f"{row['train_s']:6.0f}  {outcome(row)}"
-        print(f"{name:20} {ap:6.3f} {ap50:6.3f} {shares[0]:22.4f} {shares[1]:8.4f} {shares[2]:8.4f} {tail}")
+    for name in (setting.name for setting in SETTINGS if setting.name in rows):
+        row = rows[name]
+        components, *others = (_share(row, key) for key in SHARES)
+        shares = f"{components:22.4f} " + " ".join(f"{share:8.4f}" for share in others)
+        print(f"{name:20} {_ap(row):6.3f} {_ap(row, 'AP50'):6.3f} {shares} {row['train_s']:6.0f}  {outcome(row)}")
     print("\n".join(findings(rows)))
 
 
 def findings(rows: dict[str, Any]) -> list[str]:
     """Hold what was measured against what the paper found."""
     ours = {row["group_size"]: row for row in rows.values() if (row["loss"], row["grouping"]) == ("log", "random")}
-    ranked = sorted((k for k in ours if outcome(ours[k]) == "learnt"), key=lambda k: -ours[k]["figures"]["AP"])
+    ranked = sorted((k for k in ours if outcome(ours[k]) == "learnt"), key=lambda k: -_ap(ours[k]))
     lines = [f"K_g by AP, random groups, log space: {' > '.join(map(str, ranked)) or 'none'}"]
     paper = sorted((k for k in PAPER_AP if k in ranked), key=lambda k: -PAPER_AP[k])
     if len(paper) > 1:
         order = "the same" if [k for k in ranked if k in PAPER_AP] == paper else "another"
         lines.append(f"the paper's: {' > '.join(map(str, paper))} > 18 (NaN); {order} order")
-    for loss in ("log", "product"):
+    for loss in ("log", *EPSILONS):
         row = rows.get(f"{loss}-18-random")
         if row is not None:
             lines.append(f"K_g = 18, {loss}: {outcome(row)}")
-    for size in (2, 3, 6, 9):
-        pair = [rows.get(f"log-{size}-{grouping}") for grouping in ("random", "fixed")]
-        aps = [(row["figures"] or {}).get("AP") for row in pair if row is not None]
-        if len(aps) == 2 and None not in aps:
-            lines.append(f"K_g = {size}: random groups {aps[0]:.3f} AP, fixed {aps[1]:.3f}")
+    for size in GROUP_SIZES:
+        for ours_are, others_are, other in (
+            ("log space", "product", f"product-{size}-random"),
+            ("random groups", "fixed", f"log-{size}-fixed"),
+        ):
+            aps = [_ap(rows[name]) for name in (f"log-{size}-random", other) if name in rows]
+            if len(aps) == 2 and not math.isnan(sum(aps)):
+                lines.append(f"K_g = {size}: {ours_are} {aps[0]:.3f} AP, {others_are} {aps[1]:.3f}")
     return lines
+
+
+def draw_results(rows: dict[str, Any]) -> NDArray[np.uint8]:
+    """Draw AP and the underflow ratio by K_g: (H, W, 3) uint8 BGR."""
+    table = []
+    for size in GROUP_SIZES:
+        found = {name: rows[key] for name in PLOTTED if (key := name.replace("K", str(size))) in rows}
+        figures = {name: _ap(row) for name, row in found.items()}
+        shares = {key: _share(found[PLOTTED[0]], key) for key in SHARES[:2] if PLOTTED[0] in found}
+        table.append({"K_g": str(size)} | {name: str(value) for name, value in (figures | shares).items()})
+    random, product, fixed = PLOTTED
+    panels = (
+        Panel("AP by K_g, random: log space, product", (random, product), along="K_g"),
+        Panel("AP by K_g, log space: random, fixed", (random, fixed), along="K_g"),
+        Panel("underflow by K_g: components, persons", SHARES[:2], along="K_g"),
+    )
+    return draw_panels(panels, table)
+
+
+def _ap(row: dict[str, Any], key: str = "AP") -> float:
+    found = (row["figures"] or {}).get(key)
+    return math.nan if found is None else float(found)
+
+
+def _share(row: dict[str, Any], key: str) -> float:
+    """Give the mean over a run's marks; NaN where a sweep began before the share was measured."""
+    return sum(mark.get(key, math.nan) for mark in row["marks"]) / len(row["marks"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -249,6 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", choices=[setting.name for setting in SETTINGS], action="append")
+    parser.add_argument("--trained", type=Path, metavar="MODEL", help="count what leaves float32 in a trained model")
     parser.add_argument("--list", action="store_true", help="print the settings' names and end")
     parser.add_argument("--iterations", type=int, default=1400)
     parser.add_argument("--size", type=int, default=96)
@@ -272,11 +355,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not data.exists():
         counts = {"train_images": args.train_images, "val_images": args.val_images}
         write_dataset(data, **counts, size=args.size, people=conditions.people, occlusion=0.0, variety=0.0)
+    if args.trained:
+        print_range(args.trained, data, args.train_images)
+        return
     for setting in SETTINGS:
         if setting.name not in results["settings"] and (not args.only or setting.name in args.only):
             results["settings"][setting.name] = run_setting(setting, conditions, data, args.out)
             write_whole(args.out / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     print_results(results)
+    write_image(args.out / "rkg.png", draw_results(results["settings"]))
 
 
 def _open_results(path: Path, conditions: Conditions, parser: argparse.ArgumentParser) -> dict[str, Any]:

@@ -23,23 +23,27 @@ Rows = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
+    """One diagram."""
+
     title: str
     columns: tuple[str, ...]
-    """One curve each."""
+    """One curve each, two at most."""
     log: bool = False
     """A logarithmic axis."""
+    along: str = "iteration"
+    """The column of the horizontal axis."""
 
 
 _PANELS = (
-    _Panel("loss (nats)", ("loss",)),
-    _Panel("learning rate", ("lr",), log=True),
-    _Panel("gradient norm before clipping", ("grad_norm",), log=True),
-    _Panel("images per second", ("images_per_s",)),
-    _Panel("data wait, GPU use (share of time)", ("data_wait", "gpu_use")),
-    _Panel("naive underflow: components, persons (share)", ("underflow", "underflow_persons")),
+    Panel("loss (nats)", ("loss",)),
+    Panel("learning rate", ("lr",), log=True),
+    Panel("gradient norm before clipping", ("grad_norm",), log=True),
+    Panel("images per second", ("images_per_s",)),
+    Panel("data wait, GPU use (share of time)", ("data_wait", "gpu_use")),
+    Panel("naive underflow: components, persons (share)", ("underflow", "underflow_persons")),
 )
-_EVALUATION = _Panel("AP, AP50 on the validation split", ("AP", "AP50"))
+_EVALUATION = Panel("AP, AP50 on the validation split", ("AP", "AP50"))
 
 
 def draw_curves(log: Rows, evaluations: Rows) -> NDArray[np.uint8]:
@@ -53,19 +57,28 @@ def draw_curves(log: Rows, evaluations: Rows) -> NDArray[np.uint8]:
         (H, W, 3) uint8 BGR: a panel for each quantity over the iterations. A thin line is the log, a thick one its
         running mean; of two curves the first is blue, the second vermilion.
     """
-    panels = [_draw_panel(panel, log) for panel in _PANELS]
+    drawn = [_draw_panel(panel, log) for panel in _PANELS]
     if evaluations:
-        panels.insert(1, _draw_panel(_EVALUATION, evaluations))
+        drawn.insert(1, _draw_panel(_EVALUATION, evaluations))
+    return _tiled(drawn)
+
+
+def draw_panels(panels: Sequence[Panel], rows: Rows) -> NDArray[np.uint8]:
+    """Draw diagrams of one table: (H, W, 3) uint8 BGR."""
+    return _tiled([_draw_panel(panel, rows) for panel in panels])
+
+
+def _tiled(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     if len(panels) % COLUMNS:
         panels.append(np.full_like(panels[0], 255))
     rows = [np.hstack(panels[i : i + COLUMNS]) for i in range(0, len(panels), COLUMNS)]
     return np.vstack(rows)
 
 
-def _draw_panel(panel: _Panel, rows: Rows) -> NDArray[np.uint8]:
+def _draw_panel(panel: Panel, rows: Rows) -> NDArray[np.uint8]:
     canvas = np.full((PANEL_WH[1], PANEL_WH[0], 3), GROUND, np.uint8)
     cv2.putText(canvas, panel.title, (LEFT, 22), _FONT, 0.5, TEXT, 1, cv2.LINE_AA)
-    curves = [_points(rows, column, panel.log) for column in panel.columns]
+    curves = [_points(rows, panel, column) for column in panel.columns]
     drawn = [curve for curve in curves if len(curve)]
     if not drawn:
         cv2.putText(canvas, "nothing recorded", (LEFT + 8, PANEL_WH[1] // 2), _FONT, 0.45, TEXT, 1, cv2.LINE_AA)
@@ -80,12 +93,12 @@ def _draw_panel(panel: _Panel, rows: Rows) -> NDArray[np.uint8]:
     return canvas
 
 
-def _points(rows: Rows, column: str, log: bool) -> NDArray[np.float64]:
-    """Give (n, 2): iterations and values, without gaps, and without what a logarithm cannot take."""
-    pairs = [(float(row["iteration"]), float(row[column])) for row in rows if row.get(column)]
+def _points(rows: Rows, panel: Panel, column: str) -> NDArray[np.float64]:
+    """Give (n, 2): places along the axis and values, without gaps, and without what a logarithm cannot take."""
+    pairs = [(float(row[panel.along]), float(row[column])) for row in rows if row.get(column)]
     points = np.array(pairs, np.float64).reshape(-1, 2)
-    points = points[np.isfinite(points[:, 1]) & ((points[:, 1] > 0) | (not log))]
-    if log:
+    points = points[np.isfinite(points[:, 1]) & ((points[:, 1] > 0) | (not panel.log))]
+    if panel.log:
         points[:, 1] = np.log10(points[:, 1])
     return points
 
