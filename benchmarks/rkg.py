@@ -287,7 +287,7 @@ def findings(rows: dict[str, Any]) -> list[str]:
     for loss in ("log", *EPSILONS):
         row = rows.get(f"{loss}-18-random")
         if row is not None:
-            lines.append(f"K_g = 18, {loss}: {outcome(row)}")
+            lines.append(f"K_g = 18, {loss}: {outcome(row)}{_course(row)}")
     for size in GROUP_SIZES:
         for ours_are, others_are, other in (
             ("log space", "product", f"product-{size}-random"),
@@ -314,6 +314,14 @@ def draw_results(rows: dict[str, Any]) -> NDArray[np.uint8]:
         Panel("underflow by K_g: components, persons", SHARES[:2], along="K_g"),
     )
     return draw_panels(panels, table)
+
+
+def _course(row: dict[str, Any]) -> str:
+    """Say how far a run's loss fell, and what came of it, where it ended well."""
+    if row["figures"] is None:
+        return ""
+    first, last = (row["marks"][index]["loss"] for index in (0, -1))
+    return f", AP50 {_ap(row, 'AP50'):.3f}, loss {first:.1f} at first, {last:.1f} at last"
 
 
 def _ap(row: dict[str, Any], key: str = "AP") -> float:

@@ -69,10 +69,12 @@ def train(
             report(step.iteration, step.iterations, _note(step))
 
         outcome = run(settings, data, out, split=split, resume=_resume(resume), validation=validation, report=show)
-    if outcome.name != MODEL_FILE:
-        typer.echo(f"stopped by SIGTERM; --resume goes on from {outcome}", err=True)
-    elif _is_main():
+    if not _is_main():
+        return
+    if outcome.name == MODEL_FILE:
         typer.echo(str(outcome))
+    else:
+        typer.echo(f"stopped by SIGTERM; --resume goes on from {outcome}", err=True)
 
 
 def _resume(text: str) -> bool | Literal["auto"]:

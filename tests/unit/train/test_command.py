@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from mdpose_edge.commands import console
+from mdpose_edge.train import loop
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, RESUME_FILE
 from mdpose_edge.train.network import NetworkConfig
+from mdpose_edge.train.signals import StopSignal
 from mdpose_edge.train.state import EVAL_FILE
 from tests.command import Run, command_runner
 from tests.unit.train.crude_people import tiny_config
@@ -59,6 +61,21 @@ def test_progress_tells_speed_data_wait_and_accuracy(train: Run, tmp_path: Path)
     assert re.search(r"training: 2/4, eta 0:\d\d:\d\d, loss .*, AP \d\.\d{3}$", second)
     assert last.split("training: ")[1].startswith("4/4, loss")
     assert [row["iteration"] for row in read_csv(tmp_path / "run" / EVAL_FILE)] == ["2", "4"]
+
+
+class AskedAtOnce(StopSignal):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = True
+
+
+@pytest.mark.parametrize("signal_class", [StopSignal, AskedAtOnce], ids=["at its end", "at a SIGTERM"])
+def test_only_the_main_process_of_a_run_speaks(
+    train: Run, monkeypatch: pytest.MonkeyPatch, signal_class: type[StopSignal]
+) -> None:
+    monkeypatch.setattr(loop, "StopSignal", signal_class)
+    monkeypatch.setenv("RANK", "1")
+    assert train() == (0, "", "")
 
 
 def test_sigterm_exits_with_0_and_says_how_to_go_on(train: Run, tmp_path: Path) -> None:
