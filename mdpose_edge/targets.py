@@ -146,22 +146,6 @@ def typing_of(tensorrt: Version) -> Typing:
     return "strong" if tensorrt >= STRONG_TYPING else "weak"
 
 
-def jetpack_of_release(text: str) -> tuple[str, JetPack | None]:
-    """Find the JetPack of a Jetson Linux release.
-
-    Args:
-        text: of /etc/nv_tegra_release: "# R36 (release), REVISION: 4.3, GCID: ...".
-
-    Returns:
-        Its version ("36.4.3"; "" where the text names none), and its JetPack, or None where the table has none.
-    """
-    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    if match is None:
-        return "", None
-    release = f"{match[1]}.{match[2]}"
-    return release, jetpack_of_l4t(release)
-
-
 def jetpack_of_l4t(release: str) -> JetPack | None:
     """Find the JetPack of a Jetson Linux version like "36.4.3", or None; the longest match counts."""
     found = [

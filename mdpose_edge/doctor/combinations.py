@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mdpose_edge.doctor.findings import Finding
 from mdpose_edge.doctor.packages import OPENCV, Version, installed_version, numbers
-from mdpose_edge.machine.jetson import NO_JETSON, l4t_release
+from mdpose_edge.machine.jetson import jetson_linux
 from mdpose_edge.targets import JetPack, check_gpu, jetpack_of_l4t, show
 
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -44,10 +44,9 @@ def look_around(gpus: Sequence[tuple[str, tuple[int, int]]] = (), root: Path = P
     """
     import cv2
 
-    l4t = l4t_release(root)
     return Surroundings(
         version=installed_version,
-        l4t="" if l4t == NO_JETSON else l4t,
+        l4t=jetson_linux(root) or "",
         python=".".join(platform.python_version_tuple()[:2]),
         tensorrt=_tensorrt_version(),
         gpus=gpus,

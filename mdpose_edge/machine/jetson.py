@@ -8,6 +8,7 @@ from pathlib import Path
 from mdpose_edge.machine.reading import ask_program, not_available, read_number, read_text
 
 NO_JETSON = not_available("no Jetson")
+UNKNOWN = "unknown"
 _RELEASE = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]*) (\d+)(?:mW)?/\d+(?:mW)?(?![\dMk])")
 """A rail of tegrastats, "VDD_IN 5080mW/5080mW" or before JetPack 5 "VDD_IN 5080/5080": now, and on average, mW."""
@@ -20,10 +21,18 @@ def board(root: Path = Path("/")) -> str:
     return read_text(root / "proc/device-tree/model") or not_available("no device tree, as on PCs")
 
 
+def jetson_linux(root: Path = Path("/")) -> str | None:
+    """Give the version of Jetson Linux, as "36.4.3"; "unknown" if its file names none, None on other machines."""
+    text = read_text(root / "etc/nv_tegra_release")  # there on every Jetson, and nowhere else
+    if text is None:
+        return None
+    found = _RELEASE.search(text)
+    return f"{found[1]}.{found[2]}" if found else UNKNOWN
+
+
 def l4t_release(root: Path = Path("/")) -> str:
-    """Give the version of Jetson Linux, as "36.4.3"."""
-    found = _RELEASE.search(read_text(root / "etc/nv_tegra_release") or "")
-    return f"{found[1]}.{found[2]}" if found else NO_JETSON
+    """Give the version of Jetson Linux as a fact of the machine."""
+    return jetson_linux(root) or NO_JETSON
 
 
 def gpu_mhz(root: Path = Path("/")) -> float | str:

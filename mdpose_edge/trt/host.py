@@ -10,14 +10,14 @@ from typing import Any
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import EngineError
 from mdpose_edge.machine.host import memory_available_mb
-from mdpose_edge.targets import DEVICES, JETPACKS, check_gpu, jetpack_of_release, parse_version, show
+from mdpose_edge.machine.jetson import jetson_linux
+from mdpose_edge.targets import DEVICES, JETPACKS, check_gpu, jetpack_of_l4t, parse_version, show
 from mdpose_edge.trt.capabilities import can_type, tensorrt_version
 from mdpose_edge.trt.cuda import MIB, Cuda, Gpu
 from mdpose_edge.trt.recipe import Recipe
 
-RELEASE_FILE = Path("/etc/nv_tegra_release")
-"""There on every Jetson, and nowhere else."""
-MACHINE_ID_FILE = Path("/etc/machine-id")
+ROOT = Path("/")
+MACHINE_ID_FILE = "etc/machine-id"
 GRAPH_COPIES = 3
 """Of the graph's weights in memory while a build runs: the parsed network's, the builder's, and the engine's."""
 
@@ -29,7 +29,7 @@ class Host:
     tensorrt: str
     gpu: Gpu
     l4t: str | None
-    """Version of Jetson Linux, or None on other machines."""
+    """Version of Jetson Linux, see machine.jetson; None on other machines."""
     jetpack: str | None
     """The JetPack that it belongs to, or None where targets.py has none."""
     machine: str
@@ -38,10 +38,9 @@ class Host:
 
 def describe_host(trt: Any, cuda: Cuda) -> Host:
     """Ask TensorRT, the driver and the system what this machine is."""
-    l4t, jetpack = None, None
-    if RELEASE_FILE.is_file():
-        l4t, release = jetpack_of_release(RELEASE_FILE.read_text(encoding="utf-8", errors="replace"))
-        jetpack = None if release is None else release.version
+    l4t = jetson_linux(ROOT)
+    release = None if l4t is None else jetpack_of_l4t(l4t)
+    jetpack = None if release is None else release.version
     return Host(show(tensorrt_version(trt)), _with_cached_memory(cuda.describe()), l4t, jetpack, _machine())
 
 
@@ -61,7 +60,7 @@ def check_host(host: Host, trt: Any, bundle: Bundle, recipe: Recipe) -> None:
             got=host.tensorrt,
             do=f"export the bundle again with --trt {show(version[:2])}",
         )
-    reason = None if host.l4t else check_gpu(version, host.gpu.compute_capability)
+    reason = None if host.l4t is not None else check_gpu(version, host.gpu.compute_capability)
     if reason is not None:
         got = f"{host.gpu.name}, compute capability {show(host.gpu.compute_capability)}, and {reason}"
         raise EngineError(where, expected="a GPU that this TensorRT knows", got=got, do="install another TensorRT")
@@ -88,7 +87,7 @@ def _check_jetson(host: Host, where: str, recipe: Recipe) -> None:
     if jetson is None:
         if host.l4t is not None:
             got = f"a Jetson with Jetson Linux {host.l4t}"
-            do = f"export the bundle again with --target jetson --jetpack {host.jetpack or 'of this device'}"
+            do = "export the bundle again with --target jetson" + (f" --jetpack {host.jetpack}" if host.jetpack else "")
             raise EngineError(where, expected="a desktop or server GPU", got=got, do=do)
         return
     device = DEVICES[jetson.device]
@@ -127,7 +126,7 @@ def _with_cached_memory(gpu: Gpu) -> Gpu:
 def _machine() -> str:
     """Digest the machine's id: it is meant to be kept from the network, and manifests may travel."""
     try:
-        text = MACHINE_ID_FILE.read_text(encoding="ascii").strip()
+        text = (ROOT / MACHINE_ID_FILE).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
     return hashlib.sha256(f"mdpose-edge {text}".encode()).hexdigest() if text else ""

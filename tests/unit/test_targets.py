@@ -70,11 +70,9 @@ def test_a_release_of_jetson_linux_has_its_jetpack(l4t: str, jetpack: str) -> No
     assert found.version == jetpack
 
 
-def test_the_release_file_is_read() -> None:
-    text = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025"
-    assert targets.jetpack_of_release(text) == ("36.4.3", JETPACKS["6.2"])
-    assert targets.jetpack_of_release("# R99 (release), REVISION: 1.0") == ("99.1.0", None)
-    assert targets.jetpack_of_release("") == ("", None)
+def test_a_release_that_the_table_lacks_has_no_jetpack() -> None:
+    assert targets.jetpack_of_l4t("99.1.0") is None
+    assert targets.jetpack_of_l4t("unknown") is None
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def orin(tmp_path: Path) -> Path:
 
 
 def test_an_orin_is_read(orin: Path) -> None:
-    assert jetson.l4t_release(orin) == "36.4.3"
+    assert jetson.jetson_linux(orin) == jetson.l4t_release(orin) == "36.4.3"
     assert jetson.board(orin) == "NVIDIA Jetson Orin NX Engineering Reference Developer Kit"
     assert jetson.gpu_mhz(orin) == 918
     assert jetson.rails_w(orin) == {"VDD_IN": 6.0}
@@ -80,6 +80,14 @@ def test_an_orin_is_read(orin: Path) -> None:
     assert (host.memory_mb(orin), host.memory_available_mb(orin)) == (16384, 8192)
     assert host.peak_memory_mb(orin) == 204.8
     assert host.load_average(orin) == 0.52
+
+
+def test_a_release_file_that_names_none_is_still_a_jetsons(tmp_path: Path) -> None:
+    assert jetson.jetson_linux(tmp_path) is None
+    assert jetson.l4t_release(tmp_path) == jetson.NO_JETSON
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "nv_tegra_release").write_text("nothing that is known")
+    assert jetson.jetson_linux(tmp_path) == jetson.l4t_release(tmp_path) == "unknown"
 
 
 def test_jetson_clocks_counts_only_with_every_clock_pinned(orin: Path) -> None:

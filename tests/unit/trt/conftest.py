@@ -22,6 +22,8 @@ JETSON_RELEASES = {
     "6.1": "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic",
     "6.2": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic",
     "7.2": "# R39 (release), REVISION: 2.0, GCID: 44000000, BOARD: generic",
+    "later than the table": "# R99 (release), REVISION: 1.0, GCID: 50000000, BOARD: generic",
+    "unreadable": "nothing that is known",
 }
 Make = Callable[..., Path]
 
@@ -98,13 +100,14 @@ def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fak
         for name, module in (("tensorrt", trt), ("pycuda", package), ("pycuda.driver", driver)):
             monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.setattr(graph, "load_library", lambda: None)
-        release, ident = tmp_path / "nv_tegra_release", tmp_path / "machine-id"
+        root = tmp_path / "root"
+        (root / "etc").mkdir(parents=True, exist_ok=True)
+        release = root / "etc" / "nv_tegra_release"
         release.unlink(missing_ok=True)
         if jetpack is not None:
             release.write_text(JETSON_RELEASES[jetpack])
-        ident.write_text(f"{machine_id}\n")
-        monkeypatch.setattr(host, "RELEASE_FILE", release)
-        monkeypatch.setattr(host, "MACHINE_ID_FILE", ident)
+        (root / "etc" / "machine-id").write_text(f"{machine_id}\n")
+        monkeypatch.setattr(host, "ROOT", root)
         monkeypatch.delenv("MDPOSE_EDGE_ENGINES", raising=False)
         return FakeDevice(machine, knobs, trt)
 

@@ -327,6 +327,11 @@ def test_the_self_test_compares_with_the_recorded_heads(device: Install, bundle:
             id="a Jetson",
         ),
         pytest.param(
+            {"trt": "8.5"}, "fp16", {"version": "8.5.1", "jetpack": "unreadable"},
+            r"a desktop or server GPU, got a Jetson with Jetson Linux unknown; .* --target jetson\.$",
+            id="a Jetson that does not say its version",
+        ),
+        pytest.param(
             {"trt": "8.5"}, "fp16", {"version": "8.5.1", "free_mib": 1000},
             r"expected \d+ MiB of free GPU memory to build, got 1000 of 1500 MiB; close other programs",
             id="too little memory",
@@ -351,6 +356,11 @@ def test_another_machine_than_the_recipes_is_refused(
             {"jetpack": "6.0"}, {"version": "10.3.0", "jetpack": "6.2"},
             r"expected JetPack 6\.0, got JetPack 6\.2, Jetson Linux 36\.4\.3; export the bundle .* --jetpack 6\.2",
             id="wrong JetPack",
+        ),
+        pytest.param(
+            {"jetpack": "6.0"}, {"version": "10.3.0", "jetpack": "later than the table"},
+            r"expected JetPack 6\.0, got JetPack unknown, Jetson Linux 99\.1\.0; update mdpose-edge\.$",
+            id="a JetPack that the table lacks",
         ),
         pytest.param(
             {"jetpack": "6.2"}, {"version": "10.3.0"},
