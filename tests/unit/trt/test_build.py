@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +19,19 @@ from mdpose_edge.bundle import open_bundle
 from mdpose_edge.errors import BundleError, EngineError, MdposeError, MissingPackageError
 from mdpose_edge.export.targets.registry import TARGETS
 from mdpose_edge.runtimes.registry import load_adapter, open_engine
+from mdpose_edge.targets import parse_version
 from mdpose_edge.trt import host
 from mdpose_edge.trt.cache import CACHE_FOLDER, MANIFEST_FILE, PLAN_FILE
 from mdpose_edge.trt.recipe import read_golden, read_recipe
+from mdpose_edge.trt.trtexec import trtexec_commands
 from tests.artifacts import Artifacts
 from tests.unit.trt.conftest import FakeDevice, Make
 
 pytest.importorskip("torch", reason="bundles are exported from it")
+pytest.importorskip("onnxruntime", reason="the TensorRT of these tests computes with it")
+
+from tests.unit.trt.fake_tensorrt import VERSIONS
+
 Install = Callable[..., FakeDevice]
 
 DESKTOPS = [
@@ -75,6 +83,35 @@ def test_the_builder_is_told_what_the_recipe_says(device: Install, bundle: Make,
     assert config._tactics == 1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS)
     assert hasattr(config, "_preview") is (version == "8.5.1")
     assert object.__getattribute__(config, "max_aux_streams") == (1 if version == "8.5.1" else 0)
+
+
+FOREIGN_KERNELS = {"CUBLAS", "CUBLAS_LT", "CUDNN"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_trtexec_is_told_what_the_builder_is_told(device: Install, bundle: Make, version: str) -> None:
+    found = device(version)
+    opened = open_bundle(bundle("tensorrt", "fp16", trt="11" if parse_version(version) >= (10, 12) else "8.5"))
+    build_engine(opened.path)
+    (config,) = found.knobs.configs
+    ranges = {
+        tuple(parse_version(word) for word in re.findall(r"[\d.]+", label)): command
+        for label, command in trtexec_commands(opened, read_recipe(opened))
+    }
+    (command,) = (c for (first, end), c in ranges.items() if first <= parse_version(version) < end)
+    words = dict(word.partition("=")[::2] for word in shlex.split(command))
+    used = {source.name for source in found.trt.TacticSource if config._tactics & 1 << int(source)}
+    off = set(words.get("--tacticSources", "").replace("-", "").split(",")) - {""}
+    assert {source.name for source in found.trt.TacticSource} - off == used
+    assert off <= FOREIGN_KERNELS
+    preview = getattr(config, "_preview", None) if parse_version(version) < (8, 6) else None
+    assert words.get("--preview", "+").strip("+").lower() == (preview or "").replace("_", "").lower()
+    streams = object.__getattribute__(config, "max_aux_streams")
+    assert words.get("--maxAuxStreams") == ("0" if streams == 0 else None)
+    assert words["--memPoolSize"] == f"workspace:{config._pools['WORKSPACE'] >> 20}"
+    flags = {flag.name for flag in found.trt.BuilderFlag if int(flag) in config._flags}
+    assert ("--fp16" in words) is ("FP16" in flags)
+    assert ("--noTF32" in words) is ("TF32" not in flags)
 
 
 @pytest.mark.parametrize(("available_mb", "enough"), [(8000, True), (1000, False), ("no MemAvailable", True)])
