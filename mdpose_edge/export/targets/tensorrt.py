@@ -130,7 +130,7 @@ def _check_input(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 def _golden(reference: onnx.ModelProto, spec: ModelSpec) -> bytes:
     """Record the head tensors of images with the spectrum of natural scenes."""
-    images = parity_images(replace(spec.input, batch=GOLDEN_IMAGES))[1::2]
+    images = parity_images(replace(spec.input, batch=2 * GOLDEN_IMAGES))[1::2]
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # see the onnxruntime adapter
     session = ort.InferenceSession(reference.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -38,7 +38,8 @@ def network(artifacts: Artifacts) -> MDPoseNetwork:
 
 
 def test_images_are_all_different_and_use_every_value() -> None:
-    images = parity_images(InputSpec(64, 96, batch=2))
+    assert [len(parity_images(InputSpec(64, 96, batch=batch))) for batch in (1, 2, 3)] == [2, 2, 3]
+    images = parity_images(InputSpec(64, 96, batch=4))
     assert images.shape == (4, 64, 96, 3)
     assert images.dtype == np.uint8
     assert len({image.tobytes() for image in images}) == 4
