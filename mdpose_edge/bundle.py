@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mdpose_edge.errors import BundleError
-from mdpose_edge.files import file_sha256, visible_files, write_folder
+from mdpose_edge.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.spec import ModelSpec
 
 SPEC_FILE = "spec.json"
@@ -70,6 +70,15 @@ def open_bundle(path: str | Path) -> Bundle:
             expected, got = f"sha256 {sha256[:12]}... as in {SPEC_FILE}", f"{found[:12]}...: the file was altered"
             raise BundleError(str(path / name), expected=expected, got=got, do=_EXPORT_AGAIN)
     return Bundle(path, spec)
+
+
+def check_place(out: str | Path) -> None:
+    """Refuse, before minutes of work, a path where no bundle can be written.
+
+    Raises:
+        BundleError: `out` holds something else than a bundle.
+    """
+    check_replaceable(Path(out), kind="bundle", is_own=_is_bundle, error=BundleError)
 
 
 @dataclass

@@ -80,7 +80,7 @@ def write_folder(out: Path, *, kind: str, is_own: Callable[[Path], bool], error:
         error: `out` holds something else, or cannot be written.
     """
     out = out.resolve()
-    _check_replaceable(out, kind, is_own, error)
+    check_replaceable(out, kind=kind, is_own=is_own, error=error)
     temporary = _sibling(out)
     try:
         temporary.mkdir(parents=True)
@@ -90,7 +90,7 @@ def write_folder(out: Path, *, kind: str, is_own: Callable[[Path], bool], error:
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
             sync_to_disk(path)
-        _check_replaceable(out, kind, is_own, error)
+        check_replaceable(out, kind=kind, is_own=is_own, error=error)
         _move_into_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -169,7 +169,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_replaceable(out: Path, kind: str, is_own: Callable[[Path], bool], error: type[MdposeError]) -> None:
+def check_replaceable(out: Path, *, kind: str, is_own: Callable[[Path], bool], error: type[MdposeError]) -> None:
+    """Refuse a path that `write_folder` would refuse: for asking before minutes of work.
+
+    Raises:
+        error: `out` holds something else than an earlier folder of the kind.
+    """
     if not out.exists() or (out.is_dir() and is_own(out)):
         return
     got = f"a directory that is no {kind}" if out.is_dir() else "a file"

@@ -135,8 +135,12 @@ def export(
             expected, got = "--target tensorrt or jetson", f"--target {target.value}"
             raise ConfigError(f"--{name}", expected=expected, got=got, do="leave it out")
     wish = Wish(target.value, trt, jetpack, device, nvdla) if for_tensorrt else None
+    for_triton = target is Target.triton
+    if for_triton:
+        from mdpose_edge.triton.repository import check_place, write_repository
+
+        check_place(out)
     with progress_shown("exporting") as show, ExitStack() as stack:
-        for_triton = target is Target.triton
         bundle = Path(stack.enter_context(TemporaryDirectory()), "bundle") if for_triton else out
         export_checkpoint(
             checkpoint,
@@ -151,8 +155,6 @@ def export(
         )
         found = None if validation is None else _read_report(bundle)
         if for_triton:
-            from mdpose_edge.triton.repository import write_repository
-
             write_repository(bundle, out)
     if found is not None:
         _print_findings(found)

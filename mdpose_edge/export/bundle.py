@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mdpose_edge import __version__
-from mdpose_edge.bundle import REPORT_FILE, Bundle, draft_bundle
+from mdpose_edge.bundle import REPORT_FILE, Bundle, check_place, draft_bundle
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import MIN_IMAGES
 from mdpose_edge.calib.thresholds import check_method
@@ -22,7 +22,7 @@ from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find
 from mdpose_edge.export.validation import Validation
 from mdpose_edge.files import file_sha256
 from mdpose_edge.optional import require
-from mdpose_edge.spec import InputSpec, ModelSpec, Precision, Provenance
+from mdpose_edge.spec import ModelSpec, Precision, Provenance
 
 if TYPE_CHECKING:
     import onnx
@@ -95,15 +95,18 @@ def export_checkpoint(
     resolved = _resolve(target, precision, tensorrt)
     _check_int8(precision, int8)
     _check_source(Path(checkpoint))
+    check_place(out)
     if validation is not None:
         validation.check()
+    calibration = None if int8 is None else _open_calibration(int8)
     _require_packages()
     from mdpose_edge.train.checkpoint import load_network
 
     report(0, len(_STEPS), _STEPS[0])
     checkpoint, out = Path(checkpoint), Path(out)
     network, trained = load_network(checkpoint)
-    calibration = None if int8 is None else _open_calibration(int8, trained.input)
+    if calibration is not None:
+        calibration.check_fits(trained.input)
     spec = _bundle_spec(trained, kind, target, precision, batch, file_sha256(checkpoint), calibration)
     with draft_bundle(out, spec) as draft:
         report(1, len(_STEPS), _STEPS[1])
@@ -162,9 +165,8 @@ def _resolve(target: str, precision: str, wish: Wish | None) -> Resolved | None:
     return None
 
 
-def _open_calibration(int8: Int8Options, spec: InputSpec) -> CalibrationSet:
+def _open_calibration(int8: Int8Options) -> CalibrationSet:
     calibration = open_calibration_set(int8.calibration)
-    calibration.check_fits(spec)
     if len(calibration) < MIN_IMAGES and not int8.allow_few:
         do = "make a larger one, or pass --allow-few to measure ranges on so few"
         expected, got = f"at least {MIN_IMAGES} images", str(len(calibration))

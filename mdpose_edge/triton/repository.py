@@ -21,7 +21,7 @@ from typing import Any
 from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.errors import ConfigError, ExportError
-from mdpose_edge.files import file_sha256, visible_files, write_folder
+from mdpose_edge.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.triton import config
 from mdpose_edge.triton.batch import check_batches, free_onnx, free_openvino
@@ -113,6 +113,15 @@ def write_repository(
         _write_manifest(directory, source, {"backend": backend.name, "batch_difference": difference})
     report(len(_STEPS), len(_STEPS), "done")
     return out
+
+
+def check_place(out: str | Path) -> None:
+    """Refuse, before minutes of work, a path where no repository can be written.
+
+    Raises:
+        ExportError: `out` holds something else than an earlier repository.
+    """
+    check_replaceable(Path(out), kind="repository", is_own=_is_repository, error=ExportError)
 
 
 def _check_options(options: ServingOptions) -> None:
