@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mdpose_edge.nvdla.dry_run import DryRun
 
 SHOWN_NAMES = 2
+DEFAULT_PRECISION, DEFAULT_TENSORRT = "fp16", "8.6.2"
 
 
 class CorePrecision(str, Enum):
@@ -27,19 +28,37 @@ class CorePrecision(str, Enum):
 
 def nvdla(
     source: Annotated[Path, typer.Argument(help="A bundle with an ONNX graph, or an .onnx file; without Q/DQ.")],
-    precision: Annotated[CorePrecision, typer.Option(help="What NVDLA shall compute in.")] = CorePrecision.fp16,
-    trt: Annotated[str, typer.Option(help="The TensorRT that would build it.")] = "8.6.2",
+    precision: Annotated[
+        CorePrecision | None,
+        typer.Option(help="What NVDLA shall compute in. Default: what the bundle was exported for, else fp16."),
+    ] = None,
+    trt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="The TensorRT that would build it. Default: the one that the bundle was exported for, else 8.6.2.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """List the layers that would run on the GPU instead of NVDLA, and why; no device is needed."""
-    from mdpose_edge.nvdla.dry_run import dry_run, load_float_graph
+    from mdpose_edge.nvdla.dry_run import check_tensorrt, dry_run, load_source
     from mdpose_edge.targets import find_tensorrt
 
-    found = dry_run(load_float_graph(source), precision=precision.value, tensorrt=find_tensorrt(trt))
+    asked = None if trt is None else check_tensorrt(find_tensorrt(trt))
+    opened = load_source(source)
+    made_for = (DEFAULT_PRECISION, DEFAULT_TENSORRT)
+    if opened.recipe is not None:
+        made_for = (opened.recipe.precision, opened.recipe.tensorrt.at_least)
+    found = dry_run(
+        opened.model,
+        precision=made_for[0] if precision is None else precision.value,
+        tensorrt=asked or find_tensorrt(made_for[1]),
+    )
     write_json(json_file, found.to_json_dict())
     total, count = len(found.placements), len(found.placements) - len(found.off_nvdla)
     typer.echo(
-        f"{source}, {precision.value}, TensorRT {found.tensorrt}: {count} of {total} nodes on NVDLA, with "
+        f"{source}, {found.precision}, TensorRT {found.tensorrt}: {count} of {total} nodes on NVDLA, with "
         f"{found.share_of_macs:.2%} of the convolutions' arithmetic, in {_counted(found.loadables, 'loadable')}"
     )
     for line in (*_reasons(found), *found.notes):

@@ -17,6 +17,7 @@ from mdpose_edge.nvdla.graph import GraphFacts
 from mdpose_edge.nvdla.limits import Asked, judge
 from mdpose_edge.optional import require
 from mdpose_edge.targets import LAST_NVDLA_TENSORRT, Version, show
+from mdpose_edge.trt.recipe import TARGETS, Recipe, read_recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -66,11 +67,18 @@ class DryRun:
         return {**asdict(self), "share_of_macs": self.share_of_macs}
 
 
-def load_float_graph(source: Path) -> Any:
-    """Load the ONNX graph of a bundle, or an ONNX file.
+@dataclass(frozen=True)
+class Source:
+    """A graph, and what is known of its purpose."""
 
-    Returns:
-        An onnx.ModelProto.
+    model: Any
+    """An onnx.ModelProto."""
+    recipe: Recipe | None = None
+    """Of a bundle that was exported for NVDLA."""
+
+
+def load_source(source: Path) -> Source:
+    """Load the ONNX graph of a bundle, or an ONNX file.
 
     Raises:
         ExportError: there is no ONNX graph there.
@@ -79,7 +87,8 @@ def load_float_graph(source: Path) -> Any:
     """
     onnx: Any = require("onnx", extra="export", feature="a dry run for NVDLA")
     protobuf = require("google.protobuf.message", extra="export", feature="a dry run for NVDLA")
-    path = source if source.suffix == ".onnx" else open_bundle(source).graph
+    bundle = None if source.suffix == ".onnx" else open_bundle(source)
+    path = source if bundle is None else bundle.graph
     if path.suffix != ".onnx":
         do = "export one with --target onnx"
         raise ExportError(str(source), expected="an ONNX graph", got=path.name, do=do)
@@ -89,7 +98,20 @@ def load_float_graph(source: Path) -> Any:
         raise _unreadable(path, str(error)) from error
     if not model.graph.node:
         raise _unreadable(path, "no nodes")
-    return model
+    recipe = None if bundle is None or bundle.spec.target not in TARGETS else read_recipe(bundle)
+    return Source(model, None if recipe is None or recipe.nvdla_core is None else recipe)
+
+
+def check_tensorrt(version: Version) -> Version:
+    """Refuse a version of TensorRT that does not build for NVDLA.
+
+    Raises:
+        ExportError: it is too new.
+    """
+    if version[:2] > LAST_NVDLA_TENSORRT:
+        expected = f"TensorRT {show(LAST_NVDLA_TENSORRT)} or older, the last that builds for NVDLA"
+        raise ExportError("--trt", expected=expected, got=show(version), do="choose one of JetPack 5.1 to 6.2")
+    return version
 
 
 def dry_run(model: onnx.ModelProto, *, precision: str, tensorrt: Version) -> DryRun:
@@ -113,9 +135,7 @@ def dry_run(model: onnx.ModelProto, *, precision: str, tensorrt: Version) -> Dry
     else:
         expected, do = "fp16 or int8, all that NVDLA computes", "use --precision fp16 or int8"
         raise ExportError("--precision", expected=expected, got=precision, do=do)
-    if tensorrt[:2] > LAST_NVDLA_TENSORRT:
-        expected = f"TensorRT {show(LAST_NVDLA_TENSORRT)} or older, the last that builds for NVDLA"
-        raise ExportError("--trt", expected=expected, got=show(tensorrt), do="choose one of JetPack 5.1 to 6.2")
+    check_tensorrt(tensorrt)
     facts = GraphFacts(model)
     placements = tuple(_place(facts, node, Asked(kind, tensorrt)) for node in facts.nodes)
     loadables = _count_loadables(facts, placements)

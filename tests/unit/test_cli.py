@@ -48,9 +48,25 @@ def test_nvdla_lists_what_would_leave_it(run: Run, artifacts: Artifacts, tmp_pat
     assert "gpu       1 Cast: image is uint8: NVDLA computes FP16 and INT8 (/network/normalize/Cast)\n" in out
     found = json.loads(file.read_text())
     assert (found["precision"], found["tensorrt"], found["loadables"]) == ("int8", "8.5.2", 1)
-    code, out, error = run("nvdla", artifacts.bundle("onnx"), "--trt", "10.13")
-    assert (code, out) == (2, "")
-    assert "expected TensorRT 10.7 or older, the last that builds for NVDLA" in error
+    for trt, message in (
+        ("10.13", "expected TensorRT 10.7 or older, the last that builds for NVDLA"),
+        ("ten", "--trt: expected a version from 8.5 to 11, got ten"),
+    ):
+        code, out, error = run("nvdla", tmp_path / "not-read", "--trt", trt)
+        assert (code, out) == (2, "")
+        assert message in error
+
+
+def test_nvdla_asks_what_a_bundle_for_it_was_made_for(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    wish = ("--target", "jetson", "--jetpack", "6.0", "--device", "agx-orin", "--nvdla", 0)
+    int8 = ("--precision", "int8", "--calib", artifacts.calibration(), "--allow-few")
+    assert run("export", artifacts.checkpoint(), *wish, *int8, "--out", out)[0] == 0
+    code, text, _ = run("nvdla", out)
+    assert code == 0
+    assert text.startswith(f"{out}, int8, TensorRT 8.6.2: ")
+    code, text, _ = run("nvdla", out, "--precision", "fp16", "--trt", "8.5.2")
+    assert text.startswith(f"{out}, fp16, TensorRT 8.5.2: ")
 
 
 def test_triton_writes_a_repository(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
@@ -66,6 +82,10 @@ def test_triton_writes_a_repository(run: Run, artifacts: Artifacts, tmp_path: Pa
     code, _, error = run("export", artifacts.checkpoint(), "--target", "triton", "--out", out, "--batch", 2)
     assert code == 2
     assert "--batch: expected none: Triton batches by itself, got 2" in error
+    (tmp_path / "thesis.txt").touch()
+    code, _, error = run("export", tmp_path / "not-read", "--target", "triton", "--out", tmp_path)
+    assert code == 2
+    assert "expected a new path or an earlier repository, got a directory that is no repository" in error
     code, text, error = run("triton", artifacts.checkpoint(), "--out", tmp_path / "other")
     assert (code, text) == (2, "")
     assert "expected a bundle directory" in error

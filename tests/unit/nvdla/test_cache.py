@@ -20,7 +20,7 @@ from mdpose_edge.nvdla.cache import (
     read_cache,
     write_cache,
 )
-from mdpose_edge.nvdla.dry_run import load_float_graph
+from mdpose_edge.nvdla.dry_run import load_source
 from mdpose_edge.nvdla.graph import GraphFacts
 from mdpose_edge.targets import calibration_header, version_number
 from tests.artifacts import Artifacts
@@ -147,7 +147,7 @@ def test_tensors_without_a_scale_are_listed() -> None:
 
 def test_weights_and_shapes_need_none(artifacts: Artifacts) -> None:
     pytest.importorskip("torch")
-    model = load_float_graph(artifacts.bundle("onnx"))
+    model = load_source(artifacts.bundle("onnx")).model
     tensors = GraphFacts(model).float_tensors
     given = {name for node in model.graph.node for name in node.output}
     assert set(tensors) == given | {"image"}

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from mdpose_edge.errors import BundleError, ExportError
-from mdpose_edge.nvdla.dry_run import dry_run, load_float_graph
+from mdpose_edge.nvdla.dry_run import dry_run, load_source
 from tests.artifacts import Artifacts
 from tests.unit.nvdla.graphs import model, one
 
@@ -103,7 +103,7 @@ def test_the_product_of_a_silu_is_noted_in_int8() -> None:
 
 def test_an_exported_bundle_leaves_at_its_input_alone(artifacts: Artifacts) -> None:
     pytest.importorskip("torch")
-    found = dry_run(load_float_graph(artifacts.bundle("onnx")), precision="int8", tensorrt=TENSORRT)
+    found = dry_run(load_source(artifacts.bundle("onnx")).model, precision="int8", tensorrt=TENSORRT)
     assert [(item.op, item.place) for item in found.off_nvdla] == [
         ("Cast", "gpu"), ("Transpose", "unsure"), ("Sub", "unsure"), ("Mul", "unsure")
     ]  # fmt: skip
@@ -134,12 +134,12 @@ def test_a_quantized_graph_is_refused() -> None:
 def test_what_is_no_onnx_graph_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     with pytest.raises(ExportError, match=r"expected an ONNX graph, got model\.xml; export one with --target onnx"):
-        load_float_graph(artifacts.bundle("openvino"))
+        load_source(artifacts.bundle("openvino"))
     with pytest.raises(BundleError, match="expected a bundle directory"):
-        load_float_graph(artifacts.checkpoint())
+        load_source(artifacts.checkpoint())
     for name, content in (("none.onnx", None), ("cut.onnx", b"\x08\x08garbage"), ("empty.onnx", b"")):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(ExportError, match=f"{name}: expected an ONNX graph") as caught:
-            load_float_graph(tmp_path / name)
+            load_source(tmp_path / name)
         assert "\n" not in str(caught.value)
