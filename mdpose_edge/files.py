@@ -155,9 +155,16 @@ def sync_to_disk(path: Path) -> None:
 
 
 def visible_files(folder: Path) -> set[str]:
-    """List the files in a folder and below, as relative POSIX names, without those that are hidden."""
-    names = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    return {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
+    """List the files in a folder and below, as relative POSIX names, without those that are hidden.
+
+    What vanishes meanwhile, or may not be read, is left out: a folder that others write into can be asked too.
+    """
+    found = set()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = (Path(parent, name) for name in names if not name.startswith("."))
+        found |= {file.relative_to(folder).as_posix() for file in files if file.is_file()}
+    return found
 
 
 def file_sha256(path: Path) -> str:

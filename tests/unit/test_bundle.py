@@ -11,7 +11,7 @@ import pytest
 
 from mdpose_edge.bundle import SPEC_FILE, open_bundle, write_bundle
 from mdpose_edge.errors import BundleError, MdposeError, SpecError
-from mdpose_edge.files import file_sha256
+from mdpose_edge.files import file_sha256, visible_files
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, ModelSpec, Provenance, head_output_names, mdpose_levels
 
 SPEC = ModelSpec(
@@ -204,3 +204,20 @@ def test_a_killed_writer_leaves_no_bundle_and_is_in_nobodys_way(tmp_path: Path) 
     (leftover,) = os.listdir(tmp_path)
     assert leftover.startswith(".")
     open_bundle(write(out))
+
+
+def test_what_vanishes_while_a_folder_is_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept/file", "gone/file", ".hidden/file", ".file"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    assert visible_files(tmp_path) == {"kept/file", "gone/file"}
+    scan = os.scandir
+
+    def late(path: str | Path) -> object:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert visible_files(tmp_path) == {"kept/file"}
