@@ -12,7 +12,6 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,31 +20,12 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
-from mdpose_edge.targets import Version, parse_version
+from mdpose_edge.targets import parse_version
 from tests.unit.trt.fake_pycuda import Machine
+from tests.unit.trt.name_table import names_of
 
-NAMES_FILE = Path(__file__).parents[2] / "goldens" / "tensorrt_names.tsv"
 VERSIONS = ("8.5.1", "8.6.1", "10.3.0", "10.12.0", "10.16.2", "11.1.0")
 """One for each way of building: without and with progress, weak and strong typing, and what 11 removed."""
-
-
-def read_ranges() -> dict[str, list[tuple[Version, Version]]]:
-    """Read, for each name, the ranges of versions that have it."""
-    ranges = {}
-    for line in NAMES_FILE.read_text(encoding="utf-8").splitlines():
-        name, text = line.split("\t")
-        pairs = [part.strip().replace("v", "").split("..") for part in text.split(",")]
-        ranges[name] = [(parse_version(first), parse_version(last)) for first, last in pairs]
-    return ranges
-
-
-def names_of(version: Version) -> set[str]:
-    """List the names of a version; the last number does not count."""
-    return {
-        name
-        for name, ranges in read_ranges().items()
-        if any(first[:2] <= version[:2] <= last[:2] for first, last in ranges)
-    }
 
 
 @dataclass

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from mdpose_edge import runtimes, trt
 from mdpose_edge.targets import Version, parse_version
-from tests.unit.trt.fake_tensorrt import read_ranges
+from mdpose_edge.trt.capabilities import tensorrt_version
+from tests.unit.trt.name_table import names_of, read_ranges
 
 OLDEST, NEWEST = (8, 5), (11, 1)
 """The span to hold names against; NEWEST is the last version whose bindings were public."""
@@ -34,6 +36,8 @@ CLASSES = {
 }
 """The class of each object of TensorRT, by the one name that our code calls it."""
 ALIASES = {"ILogger.Severity": "Severity"}
+SOURCES_ALONE = {"INetworkDefinition.serialize"}
+"""In the sources of the bindings, which the table was read from, and not in NVIDIA's own wheel of 8.5.3.1."""
 OURS = {"__version__"}
 """Of the module itself, in every version."""
 ADAPTER = Path(str(runtimes.__file__)).with_name("tensorrt_adapter.py")
@@ -154,3 +158,28 @@ def test_the_network_flags_exist_where_they_are_needed(name: str) -> None:
     needed = ((8, 5), (9, 1)) if name == "EXPLICIT_BATCH" else ((10, 12), (10, 16))
     found = spans(f"NetworkDefinitionCreationFlag.{name}")
     assert any(low[:2] <= needed[0] and high[:2] >= needed[1] for low, high in found)
+
+
+def has(trt: ModuleType, name: str) -> bool:
+    """Say whether a module has a name, its classes and their members included."""
+    place: object = trt
+    for part in name.replace("Severity", "ILogger.Severity").split("."):
+        if not hasattr(place, part):
+            return False
+        place = getattr(place, part)
+    return True
+
+
+def test_the_installed_tensorrt_has_the_names_that_the_table_gives_it() -> None:
+    """Runs wherever TensorRT is installed; it needs no GPU, and with --noconftest little else."""
+    trt = pytest.importorskip("tensorrt", reason="the table is held against the real module where there is one")
+    version = tensorrt_version(trt)
+    assert [name for name in sorted(names_of(version) - SOURCES_ALONE) if not has(trt, name)] == []
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
+    asked = {name for tree in trees for name, _ in plain_names(tree)}
+    careful = {name for tree in trees for name, _ in careful_names(tree)}
+    assert sorted(name for name in asked | careful if has(trt, name) is not is_in(name, version)) == []
+
+
+def is_in(name: str, version: Version) -> bool:
+    return any(first[:2] <= version[:2] <= last[:2] for first, last in spans(name))
