@@ -6,6 +6,7 @@ another, and pointers of one mean nothing in the other. It is pushed around each
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.errors import EngineError
 from mdpose_edge.optional import require
+from mdpose_edge.trt import graph
 
 MIB = 1 << 20
 
@@ -165,11 +167,14 @@ class Buffers:
 def _load_driver() -> Any:
     """Import pycuda's driver module, which needs NVIDIA's libcuda.so.1."""
     try:
-        return require("pycuda.driver", extra="tensorrt", feature="the tensorrt engine")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # pycuda's, of what its ImportError says too
+            return require("pycuda.driver", extra="tensorrt", feature="the tensorrt engine")
     except ModuleNotFoundError:
         raise
     except ImportError as error:
-        if "libcuda" in str(error):
+        # A pycuda that was linked without the driver's library names one of its functions, not the library.
+        if "libcuda" in str(error) or not graph.has_driver():
             do = "install the NVIDIA driver, or run this on the device"
             raise EngineError("GPU", expected="an NVIDIA driver", got=f"none: {error}", do=do) from error
         do = "install pycuda again, on this machine and for this Python"

@@ -38,13 +38,22 @@ class Recording:
         self._library.cuGraphDestroy(self._graph)
 
 
+def has_driver() -> bool:
+    """Say whether the driver's library can be loaded."""
+    return _library() is not None
+
+
 def load_library() -> Any:
     """Load the driver's library, or give None where it is absent or too old to record (before CUDA 11.4)."""
+    library = _library()
+    return library if library is not None and all(hasattr(library, name) for name in _FUNCTIONS) else None
+
+
+def _library() -> ctypes.CDLL | None:
     try:
-        library = ctypes.CDLL(LIBRARY)
+        return ctypes.CDLL(LIBRARY)
     except OSError:
         return None
-    return library if all(hasattr(library, name) for name in _FUNCTIONS) else None
 
 
 def record(

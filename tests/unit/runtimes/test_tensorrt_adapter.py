@@ -26,6 +26,7 @@ pytest.importorskip("torch", reason="bundles are exported from it")
 Install = Callable[..., FakeDevice]
 Make = Callable[..., Path]
 SHAPE = (1, 64, 64, 3)
+NO_LIBRARY = "libcuda-that-is-not-there.so"
 
 
 def images(seed: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -157,7 +158,7 @@ def test_where_a_frame_cannot_be_recorded_it_is_queued(
 
 
 def test_a_missing_driver_library_means_no_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "LIBRARY", "libcuda-that-is-not-there.so")
+    monkeypatch.setattr(graph, "LIBRARY", NO_LIBRARY)
     assert graph.load_library() is None
 
 
@@ -167,25 +168,35 @@ def test_a_library_without_the_calls_means_no_recording(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "library", "message"),
     [
         (
             "libcuda.so.1: cannot open shared object file: No such file or directory",
+            NO_LIBRARY,
             "expected an NVIDIA driver, got none",
         ),
-        ("undefined symbol: _ZN5boost", "pycuda: expected a build that loads, got undefined symbol"),
+        # Of a pycuda that was not linked with the driver's library.
+        ("_driver.so: undefined symbol: cuArrayCreate_v2", NO_LIBRARY, "expected an NVIDIA driver, got none"),
+        ("undefined symbol: _ZN5boost", "libc.so.6", "pycuda: expected a build that loads, got undefined symbol"),
     ],
 )
 def test_pycuda_without_a_driver_is_a_sentence(
-    device: Install, bundle: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str, message: str
+    device: Install,
+    bundle: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: str,
+    library: str,
+    message: str,
 ) -> None:
     """Import a real package that fails as pycuda does where libcuda is absent."""
     device("8.5.1")
+    monkeypatch.setattr(graph, "LIBRARY", library)
     path = bundle("tensorrt", trt="8.5")
     package = tmp_path / "site" / "pycuda"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "driver.py").write_text(f"raise ImportError({error!r})")
+    (package / "driver.py").write_text(f"import warnings\nwarnings.warn('no driver')\nraise ImportError({error!r})")
     for name in ("pycuda", "pycuda.driver"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
