@@ -27,9 +27,14 @@ class Engine(NamedTuple):
     batch: int
 
     @property
+    def name(self) -> str:
+        """Tells it from the others."""
+        return f"{self.precision}-{self.batch}"
+
+    @property
     def folder(self) -> str:
         """Its bundle's folder."""
-        return f"bundles/{self.precision}-{self.batch}"
+        return f"bundles/{self.name}"
 
 
 ENGINES = tuple(Engine(precision, batch) for precision in ("fp16", "int8") for batch in BATCHES)

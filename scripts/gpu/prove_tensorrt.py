@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from mdpose_edge import __version__
-from mdpose_edge.errors import MdposeError
 from mdpose_edge.files import file_sha256, write_whole
 from scripts.gpu import layout, steps
-
-FAILURES = (MdposeError, subprocess.SubprocessError, OSError, KeyError, ValueError)
-"""What a step may end with; the report keeps the sentence and the next step begins."""
+from scripts.gpu.building import build
+from scripts.gpu.job import Job, reason
+from scripts.gpu.latency import latency
+from scripts.gpu.mismatch import mismatch
 
 
 @dataclass
@@ -40,13 +39,14 @@ class Report:
     found: dict[str, Any] = field(default_factory=dict)
 
     def run(self, name: str, step: Callable[[], dict[str, Any]]) -> None:
-        """Run a step and keep what it found, or why it failed."""
+        """Run a step and keep what it found, or why it failed: whatever it was, the next step begins."""
         print(f"== {name}", file=sys.stderr, flush=True)
         started = time.monotonic()
         try:
             result = step()
-        except FAILURES as error:
-            result = {"failed": f"{type(error).__name__}: {error}"}
+        except Exception as error:
+            result = {"failed": reason(error)}
+        if "failed" in result:
             print(result["failed"], file=sys.stderr)
         self.found[name] = {**result, "seconds": round(time.monotonic() - started, 1)}
         write_whole(self.path, (json.dumps(self.found, indent=2) + "\n").encode())
@@ -64,16 +64,16 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     report = Report(args.out / layout.REPORT)
-    job = steps.Job(args.inputs.resolve(), args.out.resolve(), args.dry_run)
+    job = Job(args.inputs.resolve(), args.out.resolve(), args.dry_run)
     report.run("about", lambda: about(args))
     if "failed" in report.found["about"]:
         sys.exit(1)
     report.run("machine", lambda: steps.machine(job))
-    report.run("build", lambda: steps.build(job))
+    report.run("build", lambda: build(job))
     report.run("conformance", lambda: steps.conformance(job))
     report.run("accuracy", lambda: steps.accuracy(job))
-    report.run("latency", lambda: steps.latency(job, args.torch_python, args.rounds, args.calls))
-    report.run("mismatch", lambda: steps.mismatch(job, report.found["build"]))
+    report.run("latency", lambda: latency(job, args.torch_python, args.rounds, args.calls))
+    report.run("mismatch", lambda: mismatch(job, report.found["build"]))
     failed = [name for name, result in report.found.items() if "failed" in result]
     print(f"{report.path}: {'failed: ' + ', '.join(failed) if failed else 'every step ran'}")
     sys.exit(1 if failed else 0)

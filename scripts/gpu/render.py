@@ -19,6 +19,8 @@ from mdpose_edge.evaluate import coco_figures
 from scripts.gpu import layout
 
 STEPS = ("about", "machine", "build", "conformance", "accuracy", "latency", "mismatch")
+SHOWN_TESTS = 5
+"""Of those that failed; the report names all."""
 LIMITS = {"fp16": 0.1, "int8": 0.5}
 """AP points that an engine may lose against onnxruntime's float32."""
 
@@ -40,7 +42,7 @@ def add_figures(accuracy: dict[str, Any], out: Path, inputs: Path) -> None:
     """Compute COCO's figures from the results that came back, where they were not computed there."""
     split = load_split(inputs / layout.DATA, "val")
     for precision in LIMITS:
-        if precision in accuracy and accuracy[precision]["figures"] is None:
+        if precision in accuracy and accuracy[precision].get("figures", ()) is None:
             results = json.loads((out / accuracy[precision]["results"]).read_text(encoding="utf-8"))
             accuracy[precision]["figures"] = coco_figures(split, results)
 
@@ -58,9 +60,10 @@ def missed(report: dict[str, Any]) -> list[str]:
 def drop(report: dict[str, Any], precision: str) -> float:
     """Give the AP points lost; infinite where nothing was measured."""
     found, reference = report["accuracy"].get(precision), report["accuracy"].get("reference")
-    if not found or not reference or found["figures"]["AP"] is None or reference["AP"] is None:
+    figures = found and found.get("figures")
+    if not figures or not reference or figures["AP"] is None or reference["AP"] is None:
         return float("inf")
-    return float(100 * (reference["AP"] - found["figures"]["AP"]))
+    return float(100 * (reference["AP"] - figures["AP"]))
 
 
 def engines(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -98,7 +101,8 @@ def _engines(report: dict[str, Any]) -> Iterator[str]:
     for name, item in engines(report):
         found, backbone = item.get("inspection"), item["backbone"]
         if found is None:
-            yield f"| {name} | not built | | {backbone['asked_in_int8']} of {backbone['convolutions']} asked for | |"
+            asked = f"{backbone['asked_in_int8']} of {backbone['convolutions']} asked for"
+            yield f"| {name} | not built{': ' + item['failed'] if 'failed' in item else ''} | | {asked} | |"
             continue
         wider = len(backbone["wider_than_asked"])
         int8 = f"{backbone['asked_in_int8'] - wider} of {backbone['convolutions']}"
@@ -110,13 +114,16 @@ def _accuracy(report: dict[str, Any]) -> Iterator[str]:
     found = report["accuracy"]
     if "failed" in found:
         yield f"Accuracy: {found['failed']}\n"
+    if "reference" not in found:
         return
     yield f"| AP on {found['images']} pictures | AP | AP50 | lost, points | allowed |"
     yield "|---|---|---|---|---|"
     reference = found["reference"]
     yield f"| onnxruntime, float32 | {_three(reference['AP'])} | {_three(reference['AP50'])} | | |"
     for precision, limit in LIMITS.items():
-        figures = found[precision]["figures"]
+        figures = found[precision].get("figures")
+        if figures is None:
+            continue
         lost = f"{drop(report, precision):.2f}"
         name = f"{found['engine']} {precision}"
         yield f"| {name} | {_three(figures['AP'])} | {_three(figures['AP50'])} | {lost} | {limit} |"
@@ -127,6 +134,7 @@ def _latency(report: dict[str, Any]) -> Iterator[str]:
     found = report["latency"]
     if "failed" in found:
         yield f"Latency: {found['failed']}\n"
+    if "table" not in found:
         return
     about = found["torch"]
     kind = f"{about['torch']} on {about['device']}{', compiled' if about['compiled'] else ''}" if about else "not timed"
@@ -147,7 +155,10 @@ def _rest(report: dict[str, Any]) -> Iterator[str]:
         bad = suite["failures"] + suite["errors"]
         passed = suite["tests"] - suite["skipped"] - bad
         yield f"Conformance suite on {suite['engine']}: {passed} passed, {bad} failed, {suite['skipped']} skipped."
-        yield from (f"- {name}" for name in suite["failed_tests"])
+        names = suite["failed_tests"]
+        yield from (f"- {name}" for name in names[:SHOWN_TESTS])
+        if len(names) > SHOWN_TESTS:
+            yield f"- and {len(names) - SHOWN_TESTS} more"
     yield ""
     for name, case in report["mismatch"].get("cases", {}).items():
         sentence = case["sentence"].rpartition(": expected ")[2]

@@ -86,7 +86,7 @@ def main() -> None:
     network = ExportedNetwork(structure).eval().to(device)
     if device.type == "cuda":
         network = network.half().to(memory_format=torch.channels_last)
-    compiled = torch.compile(network, mode="max-autotune") if device.type == "cuda" else network
+    compiled = torch.compile(network, mode="max-autotune", dynamic=False) if device.type == "cuda" else network
     about = {"torch": torch.__version__, "device": device.type, "compiled": device.type == "cuda"}
     print(json.dumps(about), flush=True)
     for line in sys.stdin:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.artifacts import Artifacts
+from tests.unit.trt.stand_ins import write_packages
 
 for package in ("torch", "timm", "onnx", "onnxruntime", "openvino", "faster_coco_eval"):
     pytest.importorskip(package)
@@ -21,9 +22,10 @@ ROOT = Path(__file__).parents[2]
 STEPS = {"about", "machine", "build", "conformance", "accuracy", "latency", "mismatch"}
 
 
-def run(module: str, *words: object) -> subprocess.CompletedProcess[str]:
+def run(module: str, *words: object, packages: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"scripts.gpu.{module}", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    paths = [str(path) for path in (ROOT, packages) if path is not None]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
 
@@ -79,6 +81,46 @@ def test_engines_and_torch_are_timed_in_turn(report: dict[str, Any]) -> None:
     assert len(table) == 6
     assert {"torch, batch 1", "torch, batch 8"} < table.keys()
     assert all(row["calls"] == 4 and 0 < row["p50_ms"] <= row["p99_ms"] for row in table.values())
+
+
+def test_on_stand_ins_every_step_goes_its_real_way(inputs: Path, tmp_path: Path) -> None:
+    """TensorRT and pycuda are the stand-ins of tests/unit/trt here; all else is what a GPU machine runs."""
+    out, packages = tmp_path / "out", write_packages(tmp_path / "packages", "8.5.1")
+    result = run("prove_tensorrt", inputs, out, "--rounds", 1, "--calls", 1, packages=packages)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((out / "prove.json").read_text())
+    assert report["machine"]["host"]["tensorrt"] == "8.5.1"
+    assert not any("failed" in step or "not_run" in step for step in report.values())
+    for name, engine in report["build"].items():
+        if isinstance(engine, dict):
+            assert engine["backbone"]["wider_than_asked"] == [], name
+            assert json.loads((out / engine["inspector"]).read_text())["Layers"]
+    suite = report["conformance"]
+    assert suite["tests"] > 40
+    assert suite["failed_tests"] == []
+    assert suite["skipped"] == 0
+    assert len(report["latency"]["table"]) == 4
+    assert len(report["mismatch"]["cases"]) == 4
+    assert run("render", out, "--inputs", inputs).stdout.startswith("## TensorRT 8.5.1 on NVIDIA Test GPU\n")
+
+
+def test_an_engine_that_is_refused_is_described_and_the_other_steps_go_on(inputs: Path, tmp_path: Path) -> None:
+    out, packages = tmp_path / "out", write_packages(tmp_path / "packages", "8.5.1", error=1e3)
+    words = ["--rounds", 1, "--calls", 1, "--torch-python", sys.executable]
+    result = run("prove_tensorrt", inputs, out, *words, packages=packages)
+    assert result.returncode == 1
+    report = json.loads((out / "prove.json").read_text())
+    for engine in ("fp16-1", "int8-8"):
+        found = report["build"][f"bundles/{engine}"]
+        assert found["failed"].startswith("mdpose-edge: self-test of o_p3: expected a largest error of at most")
+        assert json.loads((out / f"inspector-{engine}.json").read_text())["Layers"]
+    assert report["latency"]["table"].keys() == {"torch, batch 1", "torch, batch 8"}
+    assert "tensorrt int8, batch 8: EngineError: " in report["latency"]["failed"]
+    assert "nothing to spoil" in report["mismatch"]["failed"]
+    rendered = run("render", out, "--inputs", inputs)
+    assert rendered.returncode == 1
+    short = "build, accuracy, latency, mismatch, accuracy in fp16, accuracy in int8"
+    assert f"Short of its aim: {short}." in rendered.stdout.replace("conformance, ", "")
 
 
 def test_torch_computes_the_exported_network(inputs: Path, artifacts: Artifacts, tmp_path: Path) -> None:
