@@ -1,6 +1,7 @@
 """The paper's ablation of random keypoint grouping, on drawn people: size of groups, random or fixed, log space or not.
 
     python benchmarks/rkg.py OUT [--only log-3-random] [--iterations 1400] [--list]
+    python benchmarks/rkg.py OUT --start MODEL --size 192 --people 6 8 --only log-18-random --only product-18-random
     python benchmarks/rkg.py OUT --trained MODEL --size 320 --people 6 8 --train-images 96 --val-images 0
 
 Each setting trains the same network from the same seed on the same batches and differs in the loss alone:
@@ -16,7 +17,8 @@ table and a few sentences are printed of all that is there, and OUT/rkg.png show
 
 The paper has, at 320 px on COCO: AP 47.7, 51.2, 51.5, 51.0, 49.8, NaN at K_g 1, 2, 3, 6, 9, 18, and 39.5 with fixed
 groups. Minutes on one core show directions, not these figures. By default a setting takes about four minutes of one
-core: 0.15 s of processor time an iteration for the network. `--backbone dla34` takes 0.7 s.
+core: 0.15 s of processor time an iteration for the network. `--backbone dla34` takes 0.7 s. So short a training from
+nothing stays far from where products leave float32: `--start` goes on from a checkpoint that has come further.
 
 `--trained` trains nothing: it shows a model pictures and counts, for each K_g, which likelihoods leave float32, and in
 how many pictures a loss or its gradient is not finite. One of these ends a run.
@@ -44,7 +46,7 @@ from mdpose_edge.files import write_whole
 from mdpose_edge.images import write_image
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.synth import write_dataset
-from mdpose_edge.train.checkpoint import load_network, save_checkpoint
+from mdpose_edge.train.checkpoint import load_network, read_checkpoint, save_checkpoint
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.curves import Panel, draw_panels
 from mdpose_edge.train.data import Batch, training_batches
@@ -105,6 +107,16 @@ class Conditions:
     train_images: int
     val_images: int
     people: tuple[int, int]
+    start: str | None
+    """A checkpoint to go on from; the network is then its own, whatever backbone, channels and head_convs say."""
+
+    def network(self, config: TrainConfig) -> tuple[MDPoseNetwork, ModelSpec]:
+        """Make the network of a run, the same each time."""
+        if self.start is not None:
+            return load_network(Path(self.start))
+        spec = make_spec(config.network, config.input.spec())
+        torch.manual_seed(self.seed)
+        return MDPoseNetwork(spec, auxiliary_center=True), spec
 
     def config(self) -> TrainConfig:
         """Give the configuration of a run."""
@@ -165,9 +177,8 @@ def product_nll(
 def run_setting(setting: Setting, conditions: Conditions, data: Path, out: Path) -> dict[str, Any]:
     """Train a setting, evaluate it, and give its row."""
     config = conditions.config()
-    spec = make_spec(config.network, config.input.spec())
-    torch.manual_seed(conditions.seed)
-    network = MDPoseNetwork(spec, auxiliary_center=True).to(memory_format=torch.channels_last).train()
+    network, spec = conditions.network(config)
+    network = network.to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(network, config.optimizer)
     marks: list[dict[str, float]] = []
     stopped, loss_value, start = None, math.nan, time.perf_counter()
@@ -340,6 +351,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", choices=[setting.name for setting in SETTINGS], action="append")
     parser.add_argument("--trained", type=Path, metavar="MODEL", help="count what leaves float32 in a trained model")
+    parser.add_argument("--start", metavar="MODEL", help="train on from this checkpoint; --size must be its own")
     parser.add_argument("--list", action="store_true", help="print the settings' names and end")
     parser.add_argument("--iterations", type=int, default=1400)
     parser.add_argument("--size", type=int, default=96)
@@ -358,6 +370,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     fields = {name: getattr(args, name) for name in Conditions.__dataclass_fields__}
     conditions = Conditions(**{**fields, "people": tuple(args.people)})
+    if args.start is not None:
+        own = read_checkpoint(Path(args.start)).spec.input
+        if (own.height, own.width) != (args.size, args.size):
+            parser.error(f"{args.start} takes {own.width}x{own.height} px: pass --size {own.width}")
     results = _open_results(args.out / "results.json", conditions, parser)
     data = args.out / "data"
     if not data.exists():

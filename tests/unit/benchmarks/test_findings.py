@@ -13,6 +13,7 @@ import torch
 from benchmarks import occlusion, rkg
 from benchmarks.rkg import EPSILONS, SETTINGS, SHARES, draw_results, findings, outcome, product_nll
 from mdpose_edge.images import read_image
+from mdpose_edge.train.checkpoint import read_checkpoint
 from mdpose_edge.train.curves import LINES
 from mdpose_edge.train.data import Batch
 from mdpose_edge.train.loss import Mixture, group_keypoints, group_nll
@@ -130,6 +131,18 @@ def test_sharp_densities_of_large_groups_leave_float32_at_its_upper_end() -> Non
         loss, shares = product_nll(mixture, batch, groups, EPSILONS["product"])
         overflow[size], finite[size] = shares["overflow"], bool(torch.autograd.grad(loss, mu)[0].isfinite().all())
     assert overflow == {9: 0.0, 18: 1.0} and finite == {9: True, 18: False}
+
+
+def test_a_sweep_goes_on_from_a_checkpoint_of_its_own_size(
+    artifacts: Artifacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(tmp_path), "--start", str(artifacts.checkpoint()), *BUDGET, "--only", "log-3-random"]
+    rkg.main(options)
+    trained = read_checkpoint(tmp_path / "log-3-random.safetensors")
+    assert trained.spec.levels == read_checkpoint(artifacts.checkpoint()).spec.levels
+    with pytest.raises(SystemExit) as refused:
+        rkg.main([*options, "--size", "96"])
+    assert refused.value.code == 2 and "pass --size 64" in capsys.readouterr().err
 
 
 def test_a_trained_models_likelihoods_are_counted(
