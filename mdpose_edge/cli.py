@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 a gate fell short, 2 bad input or a missing package, in on
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -72,8 +74,14 @@ def _options(
     pass
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End as sys.exit does, so that what is half written is removed."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; errors made on purpose become one sentence and exit code 2."""
+    signal.signal(signal.SIGTERM, _leave)
     try:
         app()
     except MdposeError as error:

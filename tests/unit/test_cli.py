@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -350,3 +354,17 @@ def _assert_one_sentence(code: int, out: str, err: str, words: list[str]) -> Non
     assert "Traceback" not in err
     for word in words:
         assert word in sentence
+
+
+def test_a_sigterm_leaves_nothing_behind(artifacts: Artifacts, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mdpose_edge.cli", "export", str(artifacts.checkpoint()), "--target", "onnx"]
+    with subprocess.Popen([*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "tracing" in line:
+                break
+        assert os.listdir(tmp_path) != []
+        process.terminate()
+        process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path) == []
