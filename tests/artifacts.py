@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mdpose_edge.poses import Poses
-from mdpose_edge.spec import InputSpec
+from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec
 from tests.unit.calib.frames import write_frames
 
 SIZE = 64
@@ -20,7 +20,12 @@ CALIBRATION_IMAGES = 4
 
 
 def write_random_checkpoint(
-    path: Path, *, backbone: str = "test_resnet", batch: int = 1, weight_factor: float = 1.0
+    path: Path,
+    *,
+    backbone: str = "test_resnet",
+    batch: int = 1,
+    weight_factor: float = 1.0,
+    keypoints: KeypointSpec = COCO_KEYPOINTS,
 ) -> Path:
     """Write a checkpoint of a random network, or skip where training is not installed.
 
@@ -31,6 +36,7 @@ def write_random_checkpoint(
         backbone: a timm model; the default has 0.4 M parameters.
         batch: images per call.
         weight_factor: multiplies the weights of the pyramid's lateral convolutions.
+        keypoints: that it predicts.
     """
     torch = pytest.importorskip("torch")
     pytest.importorskip("timm")
@@ -41,7 +47,7 @@ def write_random_checkpoint(
 
     torch.manual_seed(0)
     config = NetworkConfig(backbone=backbone, channels=16, head_convs=2)
-    spec = make_spec(config, InputSpec(SIZE, SIZE, batch=batch))
+    spec = make_spec(config, InputSpec(SIZE, SIZE, batch=batch), keypoints)
     network = MDPoseNetwork(spec, auxiliary_center=True)
     with torch.no_grad():
         for module in network.modules():

@@ -24,7 +24,8 @@ from mdpose_edge.calib.dataset import (
     is_calibration_set,
 )
 from mdpose_edge.calib.select import Traits, rank_images, traits_of
-from mdpose_edge.coco import load_split
+from mdpose_edge.datasets.layout import is_dataset, locate
+from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import CalibrationError, InputError
 from mdpose_edge.files import file_sha256, write_folder
 from mdpose_edge.images import list_images, read_image
@@ -65,6 +66,7 @@ def make_calibration_set(
     seed: int = 0,
     allow_few: bool = False,
     progress: Progress | None = None,
+    data_format: str | None = None,
 ) -> CalibrationRecord:
     """Pick images, preprocess them as a model takes them, and write the set.
 
@@ -73,15 +75,16 @@ def make_calibration_set(
     the resizing of the OpenCV at hand, which is why the set holds pixels.
 
     Args:
-        data: a folder of images (those of subfolders do not count); with `split`, a folder in COCO's layout.
+        data: a folder of images (those of subfolders do not count); with `split`, a dataset's (docs/data.md).
         out: the set's folder; an earlier set there is replaced.
         spec: size and resize policy.
-        split: the split of COCO's layout to pick from, stratified over its annotations; None for a plain folder. As
-            everywhere, images with COCO annotations are taken as stored, others upright as EXIF says.
+        split: the split to pick from, stratified over its annotations; None for a plain folder. As everywhere, images
+            with annotations are taken as stored, others upright as EXIF says.
         num: how many images.
         seed: of the draw.
         allow_few: True takes fewer than MIN_IMAGES.
         progress: called after each image.
+        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
 
     Returns:
         What calib.json holds.
@@ -94,7 +97,7 @@ def make_calibration_set(
     """
     data = Path(data)
     _check_num(num, allow_few)
-    candidates = _list_frames(data) if split is None else _list_split(data, split)
+    candidates = _list_frames(data) if split is None else _list_split(data, split, data_format)
     if len(candidates) < num:
         raise _too_few(data, num, len(candidates), f"{len(candidates)} images")
     order = rank_images({name: c.traits.stratum if c.traits else None for name, c in candidates.items()}, seed)
@@ -129,15 +132,15 @@ def _list_frames(folder: Path) -> dict[str, _Candidate]:
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
         raise CalibrationError(str(folder), expected="a folder of images", got=got, do="correct the path")
-    if (folder / "annotations").is_dir():
+    if is_dataset(folder):
         do = "name its split, for instance --split train"
-        raise CalibrationError(str(folder), expected="a folder of images", got="one in COCO's layout", do=do)
+        raise CalibrationError(str(folder), expected="a folder of images", got="a dataset's, with annotations", do=do)
     return {path.name: _Candidate(path, None) for path in list_images([folder])}
 
 
-def _list_split(data_dir: Path, split: str) -> dict[str, _Candidate]:
-    data = load_split(data_dir, split)
-    folder = data_dir / f"{split}2017"
+def _list_split(data_dir: Path, split: str, data_format: str | None) -> dict[str, _Candidate]:
+    data = open_split(data_dir, split, data_format)
+    folder = locate(data_dir, split, data_format).image_dir
     return {
         Path(os.path.relpath(image.path, folder)).as_posix(): _Candidate(
             image.path, traits_of(data.persons(index), (image.width, image.height))

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import CocoSplit, load_split
+from mdpose_edge.coco import CocoSplit
+from mdpose_edge.datasets.layout import is_dataset
+from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.images import decode_image, list_images, read_image_bytes
+from mdpose_edge.spec import KeypointSpec
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -63,23 +66,31 @@ class Frames:
         return Frame(self.names[index], self.read(index), image_id)
 
 
-def frames_of(data: str | Path, split: str, limit: int | None) -> Frames:
+def frames_of(
+    data: str | Path,
+    split: str,
+    limit: int | None,
+    data_format: str | None = None,
+    keypoints: KeypointSpec | None = None,
+) -> Frames:
     """Open the images of a folder.
 
     Args:
-        data: a folder in COCO's layout; one without `annotations/` is taken as plain images.
-        split: "val", ...: of a folder in COCO's layout.
+        data: a dataset's folder, as docs/data.md lays it out; one that is none is taken as plain images.
+        split: "val", ...: of a dataset.
         limit: only the first so many, or None for all.
+        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
+        keypoints: what to read of the annotations: those that the artifact predicts; None reads all.
 
     Raises:
-        DataError: the annotations cannot be used.
+        DataError: the annotations cannot be used, or lack these keypoints.
         InputError: a plain folder has no images.
         ConfigError: the limit is below 1.
     """
     check_limit(limit)
-    if not (Path(data) / "annotations").is_dir():
+    if data_format is None and not is_dataset(data):
         return _of_files(str(data), list_images([data])[:limit])
-    annotated = load_split(data, split)
+    annotated = open_split(data, split, data_format, keypoints)
     paths = [image.path for image in annotated.images[:limit]]
     return _of_files(f"{data} ({split})", paths, annotated)
 

@@ -22,7 +22,7 @@ from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
 from mdpose_edge.check.verdict import Limits, Verdict, judge
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.optional import require
-from mdpose_edge.spec import ModelSpec
+from mdpose_edge.spec import KeypointSpec, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,16 @@ def check(
     layers: bool = False,
     calibration: Iterable[NDArray[np.uint8]] = (),
     progress: Progress | None = None,
+    data_format: str | None = None,
 ) -> Check:
     """Ask whether a candidate is still the model that its reference is.
 
     Args:
         candidate: a bundle or checkpoint.
         reference: a bundle or checkpoint; a .npz recording of one; or the .json results of an evaluation.
-        data: a folder in COCO's layout, or of plain images (one without `annotations/`), on which accuracy is not
+        data: a dataset's folder, as docs/data.md lays it out, or one of plain images, on which accuracy is not
             measured; None for the images that a recording carries.
-        split: "val", ...: of a folder in COCO's layout.
+        split: "val", ...: of a dataset.
         runtime: the candidate's engine, or None for its own choice.
         reference_runtime: likewise for a reference that is run.
         threads: CPU threads of each engine.
@@ -101,15 +102,16 @@ def check(
         layers: also compare the layers inside, on a few images; they are not judged.
         calibration: the inputs (H, W, 3) that the candidate's ranges were measured on, where they are at hand.
         progress: called with (images done, images in all).
+        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
 
     Raises:
         MdposeError: it cannot be measured.
     """
     check_limit(limit)
     with closing(Artifact(candidate, runtime=runtime, threads=threads)) as one:
-        frames = _frames(reference, data, split, limit)
+        frames = _frames(reference, data, split, limit, data_format, one.spec.keypoints)
         if frames.split is not None:
-            _check_measurable(frames, one.spec)
+            require("faster_coco_eval", extra="eval", feature="a check on annotated images")
         with _open_reference(reference, frames, one.spec, runtime=reference_runtime, threads=threads) as other:
             _check_keypoints(one, other)
             measurement = measure(one, other, frames, progress, calibration=calibration)
@@ -130,18 +132,20 @@ def record(
     threads: int | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
+    data_format: str | None = None,
 ) -> int:
     """Write a model's head tensors, with the images, as a reference for checks on other machines.
 
     Args:
         model: a bundle or checkpoint.
         path: the .npz file to write.
-        data: a folder in COCO's layout, or of plain images.
-        split: "val", ...: of a folder in COCO's layout.
+        data: a dataset's folder, or one of plain images.
+        split: "val", ...: of a dataset.
         runtime: the engine, or None for the model's own choice.
         threads: CPU threads of the engine.
         limit: only the first so many images.
         progress: called after each image.
+        data_format: as for `check`.
 
     Returns:
         How many images were recorded.
@@ -149,15 +153,22 @@ def record(
     Raises:
         MdposeError: the model, engine or an image fails; no file is left.
     """
-    frames = frames_of(data, split, limit)
+    frames = frames_of(data, split, limit, data_format)
     with closing(Artifact(model, runtime=runtime, threads=threads)) as artifact:
         artifact.record(Path(path), frames, progress)
     return len(frames)
 
 
-def _frames(reference: str | Path, data: str | Path | None, split: str, limit: int | None) -> Frames:
+def _frames(
+    reference: str | Path,
+    data: str | Path | None,
+    split: str,
+    limit: int | None,
+    data_format: str | None,
+    keypoints: KeypointSpec,
+) -> Frames:
     if data is not None:
-        return frames_of(data, split, limit)
+        return frames_of(data, split, limit, data_format, keypoints)
     if Path(reference).suffix != RECORDING_SUFFIX:
         raise ConfigError("--data", expected="a folder with images", got="none", do="give one, or a .npz reference")
     return Recording(reference).frames(limit)
@@ -181,17 +192,6 @@ def _open_reference(
         side = Artifact(reference, runtime=runtime, threads=threads)
     with closing(side):
         yield side
-
-
-def _check_measurable(frames: Frames, spec: ModelSpec) -> None:
-    """Refuse what would fail only after minutes of inference."""
-    require("faster_coco_eval", extra="eval", feature="a check on annotated images")
-    assert frames.split is not None
-    names = frames.split.keypoint_names
-    if names != spec.keypoints.names:
-        expected = f"the keypoints that the candidate predicts ({', '.join(spec.keypoints.names)})"
-        do = "check on data annotated alike"
-        raise DataError(str(frames.split.annotation_file), expected=expected, got=", ".join(names), do=do)
 
 
 def _check_keypoints(candidate: Artifact, reference: Side) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import DataFormat, JsonFile, print_table, progress_shown, write_json
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ class Resize(str, Enum):
 
 @app.command("make")
 def make(
-    data: Annotated[Path, typer.Option(help="A folder of images; with --split, one in COCO's layout.")],
+    data: Annotated[Path, typer.Option(help="A folder of images; with --split, a dataset's.")],
     out: Annotated[Path, typer.Option(help="The set's folder.")],
     split: Annotated[
-        str | None, typer.Option(help='"train": pick from DATA/train2017, stratified over its annotations.')
+        str | None, typer.Option(help='"train": pick from this split, stratified over its annotations.')
     ] = None,
     like: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Preprocess as this checkpoint or bundle takes its frames.")
@@ -41,6 +41,7 @@ def make(
     num: Annotated[int, typer.Option(min=1, help="Images to pick.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same set.")] = 0,
     allow_few: Annotated[bool, typer.Option("--allow-few", help="Take fewer than 100 images.")] = False,
+    data_format: DataFormat = None,
 ) -> None:
     """Pick images and write them as a model's inputs, with their hashes and a digest."""
     from mdpose_edge.calib.make import make_calibration_set
@@ -48,7 +49,15 @@ def make(
     spec = _input_spec(like, height, width, resize)
     with progress_shown("preprocessing") as report:
         record = make_calibration_set(
-            data, out, spec, split=split, num=num, seed=seed, allow_few=allow_few, progress=report
+            data,
+            out,
+            spec,
+            split=split,
+            num=num,
+            seed=seed,
+            allow_few=allow_few,
+            progress=report,
+            data_format=data_format,
         )
     for image in record.skipped:
         typer.echo(f"skipped {image.name}: {image.reason}", err=True)

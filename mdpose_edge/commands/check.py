@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mdpose_edge.commands.console import (
+    DataFormat,
     JsonFile,
     Runtime,
     Split,
@@ -28,7 +29,7 @@ def check(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="A folder in COCO's layout, or of plain images. Default: the images in a .npz reference."),
+        typer.Option(help="A dataset's folder, or one of plain images. Default: the images in a .npz reference."),
     ] = None,
     split: Split = "val",
     max_drop: Annotated[float, typer.Option(min=0, help="AP points that the candidate may lose.")] = 1.0,
@@ -38,6 +39,7 @@ def check(
     threads: Threads = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/index.html, one page.")] = None,
     json_file: JsonFile = None,
+    data_format: DataFormat = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE.npz", help="Compare nothing: record the head tensors, as a reference elsewhere."),
@@ -51,7 +53,7 @@ def check(
     if (reference is None) == (record is None):
         got = "neither" if reference is None else "both"
         raise ConfigError(expected="either --reference or --record", got=got, do="give one of them")
-    options: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit}
+    options: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit, "data_format": data_format}
     if reference is None:
         _record(candidate, record, data, split, options)
         return

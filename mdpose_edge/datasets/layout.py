@@ -70,6 +70,13 @@ def locate(data_dir: str | Path, split: str, data_format: str | None = None) -> 
     return found[0] if found else _nothing(Path(data_dir), candidates)
 
 
+def is_dataset(data_dir: str | Path) -> bool:
+    """Say whether a folder is laid out as a dataset of any known format and split, rather than as plain images."""
+    folder = Path(data_dir)
+    names = [file.format(split="*") for pairs in _PATTERNS.values() for file, _ in pairs]
+    return (folder / "annotations").is_dir() or any(any(folder.glob(name)) for name in names)
+
+
 def training_keypoints(
     data_dir: str | Path, split: str, data_format: str | None, keypoints: str | None
 ) -> KeypointSpec:

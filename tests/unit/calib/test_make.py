@@ -15,6 +15,7 @@ from mdpose_edge.errors import CalibrationError, DataError, InputError
 from mdpose_edge.files import file_sha256
 from mdpose_edge.spec import InputSpec
 from tests.unit.calib.frames import SPEC, write_frames
+from tests.unit.datasets.public_formats import write_crowdpose, write_ochuman
 from tests.unit.tiny_coco import document, person, write_split
 
 
@@ -74,6 +75,17 @@ def test_annotated_images_are_stratified(coco: Path, tmp_path: Path) -> None:
     assert {image.name for image in record.images} <= {path.name for path in (coco / "val2017").iterdir()}
 
 
+def test_crowdpose_and_ochuman_are_stratified_too(tmp_path: Path) -> None:
+    write_crowdpose(tmp_path / "crowdpose")
+    record = make(tmp_path / "crowdpose", tmp_path / "a", 4, split="test")
+    assert {image.name for image in record.images} == {f"{100000 + n}.jpg" for n in range(4)}
+    assert all(image.traits is not None and image.traits.people == 2 for image in record.images)
+    write_ochuman(tmp_path / "ochuman")
+    assert make(tmp_path / "ochuman", tmp_path / "b", 3, split="val").source == "ochuman, val"
+    with pytest.raises(CalibrationError, match="got a dataset's, with annotations; name its split"):
+        make(tmp_path / "crowdpose", tmp_path / "c", 2)
+
+
 @pytest.mark.parametrize(("num", "unreadable"), [(100, 1), (119, 1)])
 def test_an_unreadable_image_is_skipped_counted_and_replaced(
     frames: Path, tmp_path: Path, num: int, unreadable: int
@@ -129,7 +141,7 @@ def test_a_folder_that_cannot_be_used_is_refused(few: Path, coco: Path, tmp_path
     for data, split, error, message in (
         (tmp_path / "absent", None, CalibrationError, "a folder of images, got no such folder"),
         (few / "000.png", None, CalibrationError, "a folder of images, got a file"),
-        (coco, None, CalibrationError, "one in COCO's layout; name its split, for instance --split train"),
+        (coco, None, CalibrationError, "a dataset's, with annotations; name its split, for instance --split train"),
         (tmp_path / "empty", None, InputError, "got none"),
         (coco, "train", DataError, "person_keypoints_train2017.json"),
     ):
