@@ -6,7 +6,7 @@ A graph that breaks one may well run, at a fraction of the speed or with other n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,19 +35,24 @@ class Violation(NamedTuple):
         return f"{self.rule} at {self.node}: {self.found}"
 
 
-def lint_qdq(model: onnx.ModelProto) -> list[Violation]:
-    """List every rule that a graph breaks, in the order of RULES; none for a graph that keeps them all."""
-    view = _QdqView(model)
+def lint_qdq(model: onnx.ModelProto, floats: type[np.floating[Any]] = np.float32) -> list[Violation]:
+    """List every rule that a graph breaks, in the order of RULES; none for a graph that keeps them all.
+
+    Args:
+        model: the graph.
+        floats: what it computes in where it is not int8: float16 in the form for strongly typed networks.
+    """
+    view = _QdqView(model, floats)
     return [Violation(rule, node, found) for rule, (check, _) in RULES.items() for node, found in check(view)]
 
 
-def check_qdq(model: onnx.ModelProto) -> None:
-    """Refuse a graph that breaks a rule.
+def check_qdq(model: onnx.ModelProto, floats: type[np.floating[Any]] = np.float32) -> None:
+    """Refuse a graph that breaks a rule: see `lint_qdq`.
 
     Raises:
         ExportError: with the first violation, and how many more there are.
     """
-    violations = lint_qdq(model)
+    violations = lint_qdq(model, floats)
     if not violations:
         return
     first = violations[0]
@@ -58,8 +63,9 @@ def check_qdq(model: onnx.ModelProto) -> None:
 class _QdqView(GraphView):
     """A graph, and what its Q and DQ say."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, floats: type[np.floating[Any]]) -> None:
         super().__init__(model)
+        self.floats = floats
         self._to_array = require("onnx", extra="export", feature="INT8 graphs").numpy_helper.to_array
         self.pairs = [node for node in self.nodes if node.op_type in QUANTIZED_OPERATORS]
 
@@ -116,7 +122,7 @@ def _scales(view: _QdqView) -> _Findings:
         scale = view.constant(node.input[1])
         if scale is None:
             yield node.name, "one that is computed"
-        elif scale.dtype != np.float32 or not (np.isfinite(scale) & (scale > 0)).all():
+        elif scale.dtype != view.floats or not (np.isfinite(scale) & (scale > 0)).all():
             yield node.name, f"{scale.dtype} {scale.min()}"
 
 
@@ -244,7 +250,7 @@ _Check = Callable[[_QdqView], _Findings]
 RULES: dict[str, tuple[_Check, str]] = {
     "three-inputs": (_three_inputs, "a scale and a zero point on every Q and DQ"),
     "zero-points": (_zero_points, "zero points that are int8 0"),
-    "scales": (_scales, "constant, positive, finite float32 scales"),
+    "scales": (_scales, "constant, positive, finite scales of the graph's float type"),
     "weights-per-channel": (_weights_per_channel, "weights with one scale per output channel, on axis 0"),
     "activations-per-tensor": (_activations_per_tensor, "activations with one scale per tensor"),
     "pairs-whole": (_pairs_whole, "every Q read by DQs of its own scale and nothing else"),

@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from mdpose_edge import __version__
 from mdpose_edge.calib.qdq import SCHEME, QdqModel, quantize_qdq
+from mdpose_edge.calib.qdq_lint import check_qdq
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD
 from mdpose_edge.errors import ExportError
 from mdpose_edge.export.onnx import OPSET, TYPED_INT8_OPSET, check_onnx, to_fp16, to_typed_int8
@@ -97,6 +98,7 @@ def _make_graphs(job: Job, resolved: Resolved) -> _Graphs:
         return _Graphs(model, made.model, made, OPSET)
     if strong:
         typed_model = check_onnx(to_typed_int8(made.model), spec, opset=TYPED_INT8_OPSET)
+        check_qdq(typed_model, np.float16)
         return _Graphs(typed_model, made.model, made, TYPED_INT8_OPSET)
     return _Graphs(check_onnx(made.model, spec), made.model, made, OPSET)
 

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
+from mdpose_edge.calib.qdq_lint import lint_qdq
 from mdpose_edge.errors import BundleError, EngineError, ExportError
 from mdpose_edge.export.bundle import export_checkpoint
 from mdpose_edge.export.recipe import Wish, resolve
@@ -173,6 +174,8 @@ def test_a_typed_int8_graph_is_the_weak_one_but_for_rounding(exported: Make) -> 
     for tensor in onnx.load(typed / "model.onnx").graph.initializer:
         if tensor.name.endswith("_scale"):
             np.testing.assert_allclose(numpy_helper.to_array(tensor), scales[tensor.name], rtol=1e-3)
+    assert lint_qdq(onnx.load(typed / "model.onnx"), np.float16) == []
+    assert {violation.rule for violation in lint_qdq(onnx.load(typed / "model.onnx"))} == {"scales"}
 
 
 @pytest.mark.parametrize(
