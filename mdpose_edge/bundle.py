@@ -72,15 +72,6 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path, spec)
 
 
-def check_place(out: str | Path) -> None:
-    """Refuse, before minutes of work, a path where no bundle can be written.
-
-    Raises:
-        BundleError: `out` holds something else than a bundle.
-    """
-    check_replaceable(Path(out), kind="bundle", is_own=_is_bundle, error=BundleError)
-
-
 @dataclass
 class BundleDraft:
     """A bundle that is being written."""
@@ -89,6 +80,15 @@ class BundleDraft:
     """The directory to write into."""
     spec: ModelSpec
     """Written at the end: assign the one that says what has been found by then."""
+
+
+def check_bundle_place(out: str | Path) -> None:
+    """Refuse a place that `write_bundle` would refuse, before a long export.
+
+    Raises:
+        BundleError: `out` holds something else than a bundle.
+    """
+    check_replaceable(Path(out), kind="bundle", is_own=_is_bundle, error=BundleError)
 
 
 @contextmanager

@@ -59,6 +59,24 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def check_replaceable(out: Path, *, kind: str, is_own: Callable[[Path], bool], error: type[MdposeError]) -> None:
+    """Refuse a place that `write_folder` would refuse, for callers whose work is long.
+
+    Args:
+        out: the folder.
+        kind: what it is to be, for messages.
+        is_own: says whether a folder is of that kind.
+        error: the MdposeError to raise.
+
+    Raises:
+        error: `out` holds something else.
+    """
+    if not out.exists() or (out.is_dir() and is_own(out)):
+        return
+    got = f"a directory that is no {kind}" if out.is_dir() else "a file"
+    raise error(str(out), expected=f"a new path or an earlier {kind}", got=got, do="remove it or choose another path")
+
+
 @contextmanager
 def write_folder(out: Path, *, kind: str, is_own: Callable[[Path], bool], error: type[MdposeError]) -> Iterator[Path]:
     """Write a folder that appears whole or not at all.
@@ -174,18 +192,6 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def check_replaceable(out: Path, *, kind: str, is_own: Callable[[Path], bool], error: type[MdposeError]) -> None:
-    """Refuse a path that `write_folder` would refuse: for asking before minutes of work.
-
-    Raises:
-        error: `out` holds something else than an earlier folder of the kind.
-    """
-    if not out.exists() or (out.is_dir() and is_own(out)):
-        return
-    got = f"a directory that is no {kind}" if out.is_dir() else "a file"
-    raise error(str(out), expected=f"a new path or an earlier {kind}", got=got, do="remove it or choose another path")
 
 
 def _move_into_place(temporary: Path, out: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView, check_float_source
+from mdpose_edge.calib.once import Once, every_time
 from mdpose_edge.calib.qdq import QdqModel
-from mdpose_edge.calib.ranges import MeasureRanges, Progress, TensorRange, measure_ranges
+from mdpose_edge.calib.ranges import Progress, TensorRange, measure_ranges
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method
 from mdpose_edge.optional import require
 
@@ -32,7 +33,7 @@ def quantize_onnxruntime(
     method: str = DEFAULT_METHOD,
     keep_float: Collection[str] = (),
     progress: Progress | None = None,
-    measure: MeasureRanges = measure_ranges,
+    once: Once = every_time,
 ) -> QdqModel:
     """Quantize a float graph for onnxruntime's CPU provider.
 
@@ -45,7 +46,7 @@ def quantize_onnxruntime(
         method: one of METHODS.
         keep_float: names of convolutions to leave float, beside the narrow ones (`GraphView.kept_float`).
         progress: called with (images done, images in all).
-        measure: gives the ranges.
+        once: where only `keep_float` differs between calls, Kept spares all but the first the measuring.
 
     Raises:
         ExportError: the graph is quantized already, has no such node, or its activations are not finite.
@@ -55,7 +56,8 @@ def quantize_onnxruntime(
     check_float_source(model)
     check_method(method)
     GraphView(model).kept_float(keep_float)  # before minutes of measuring
-    return insert_u8s8(model, measure(model, calibration, method=method, progress=progress), keep_float)
+    ranges = once(lambda: measure_ranges(model, calibration, method=method, progress=progress))
+    return insert_u8s8(model, ranges, keep_float)
 
 
 def insert_u8s8(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView, check_float_source
+from mdpose_edge.calib.once import Once, every_time
+from mdpose_edge.calib.openvino_float import convolutions, return_to_float
 from mdpose_edge.calib.ranges import Progress, batches
 from mdpose_edge.calib.thresholds import check_method
 from mdpose_edge.errors import ConfigError
@@ -30,8 +33,6 @@ PRESET = "MIXED"
 """Activations asymmetric: a Swish reaches from -0.28 to far above zero, and half of a symmetric grid would be idle."""
 OUTLIERS = 1e-4
 """Share of the values that "percentile" leaves outside, at either end."""
-_BIAS_APART = "/WithoutBiases"
-"""What OpenVINO adds to the name of an ONNX convolution whose bias it adds in a node of its own."""
 
 
 def quantize_openvino(
@@ -41,6 +42,7 @@ def quantize_openvino(
     method: str = DEFAULT_METHOD,
     keep_float: Collection[str] = (),
     progress: Progress | None = None,
+    once: Once = every_time,
 ) -> openvino.Model:
     """Quantize a float graph for OpenVINO.
 
@@ -51,6 +53,7 @@ def quantize_openvino(
             OUTLIERS; least squared error on a histogram.
         keep_float: names of convolutions of `model` to leave float, beside the narrow ones (`GraphView.kept_float`).
         progress: called with (images read, images in all).
+        once: where only `keep_float` differs between calls, Kept spares all but the first the measuring.
 
     Raises:
         ExportError: the graph is quantized already, or has no such node.
@@ -62,22 +65,12 @@ def quantize_openvino(
         do = "choose one of these, or another target"
         raise ConfigError("--calib-method", expected=f"one of {', '.join(METHODS)} for OpenVINO", got=method, do=do)
     check_float_source(model)
-    kept = {node.name for node in GraphView(model).kept_float(keep_float)}
-    nncf = import_nncf()
-    graph = read_float_graph(model)
-    fuse_swish(graph)
-    with _quiet(nncf):
-        return nncf.quantize(
-            graph,
-            _dataset(nncf, model, calibration, progress),
-            preset=nncf.QuantizationPreset[PRESET],
-            target_device=nncf.TargetDevice.CPU,
-            subset_size=len(calibration),
-            ignored_scope=nncf.IgnoredScope(names=_convolutions(graph, kept)),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=_range_estimator(method)
-            ),
-        )
+    narrow = {node.name for node in GraphView(model).kept_float(())}
+    returned = {node.name for node in GraphView(model).kept_float(keep_float)} - narrow
+    plain = read_float_graph(model)
+    fuse_swish(plain)
+    quantized = once(lambda: _quantize(plain, narrow, method, calibration, progress))
+    return return_to_float(quantized, plain, returned)
 
 
 def read_float_graph(model: onnx.ModelProto) -> openvino.Model:
@@ -113,16 +106,45 @@ def fuse_swish(graph: openvino.Model) -> None:
 
 
 def import_nncf() -> ModuleType:
-    """Import NNCF in a way that it reports nothing to its vendor."""
+    """Import NNCF in a way that it reports nothing to its vendor, and warns of no missing GPU."""
     before = os.environ.get("NNCF_CI")
     os.environ["NNCF_CI"] = "1"  # read once, on import
+    # NNCF imports a builder of CUDA extensions, which warns where there is a CUDA toolkit but no GPU.
+    extensions = logging.getLogger("torch.utils.cpp_extension")
+    level = extensions.level
+    extensions.setLevel(logging.ERROR)
     try:
         return require("nncf", extra="export", feature="INT8 for OpenVINO")
     finally:
+        extensions.setLevel(level)
         if before is None:
             del os.environ["NNCF_CI"]
         else:
             os.environ["NNCF_CI"] = before
+
+
+def _quantize(
+    plain: openvino.Model,
+    keep_float: Collection[str],
+    method: str,
+    calibration: CalibrationSet,
+    progress: Progress | None,
+) -> openvino.Model:
+    nncf = import_nncf()
+    ignored = [node.get_friendly_name() for name, node in convolutions(plain).items() if name in keep_float]
+    with _quiet(nncf):
+        return nncf.quantize(
+            plain,
+            _dataset(nncf, plain.input(0).get_shape()[0], calibration, progress),
+            preset=nncf.QuantizationPreset[PRESET],
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(names=ignored),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                disable_channel_alignment=True,  # it would change weights that return_to_float takes from `plain`
+                activations_range_estimator_params=_range_estimator(method),
+            ),
+        )
 
 
 @contextmanager
@@ -133,10 +155,7 @@ def _quiet(nncf: ModuleType) -> Iterator[None]:
         yield
 
 
-def _dataset(nncf: ModuleType, model: onnx.ModelProto, calibration: CalibrationSet, progress: Progress | None) -> Any:
-    (graph_input,) = model.graph.input
-    batch = graph_input.type.tensor_type.shape.dim[0].dim_value
-
+def _dataset(nncf: ModuleType, batch: int, calibration: CalibrationSet, progress: Progress | None) -> Any:
     class Batches:
         def __iter__(self) -> Iterator[NDArray[np.uint8]]:
             for index, images in enumerate(batches(calibration.inputs, batch)):
@@ -161,9 +180,3 @@ def _range_estimator(method: str) -> Any:
         return estimator.RangeEstimatorParameters(low, high)
     known = estimator.RangeEstimatorParametersSet
     return {"min-max": known.MINMAX, "mse": known.HISTOGRAM}[method]
-
-
-def _convolutions(graph: openvino.Model, names: Collection[str]) -> list[str]:
-    """Give OpenVINO's names of convolutions known by their ONNX names."""
-    found = [node.get_friendly_name() for node in graph.get_ordered_ops() if "Convolution" in node.get_type_name()]
-    return [name for name in found if name.removesuffix(_BIAS_APART) in names]

@@ -14,8 +14,9 @@ import numpy as np
 
 from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView, check_float_source
+from mdpose_edge.calib.once import Once, every_time
 from mdpose_edge.calib.qdq_lint import check_qdq
-from mdpose_edge.calib.ranges import MeasureRanges, Progress, TensorRange, measure_ranges
+from mdpose_edge.calib.ranges import Progress, TensorRange, measure_ranges
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method
 from mdpose_edge.optional import require
 
@@ -47,7 +48,7 @@ def quantize_qdq(
     method: str = DEFAULT_METHOD,
     keep_float: Collection[str] = (),
     progress: Progress | None = None,
-    measure: MeasureRanges = measure_ranges,
+    once: Once = every_time,
 ) -> QdqModel:
     """Quantize a float graph for TensorRT, and for onnxruntime's CUDA and TensorRT providers.
 
@@ -57,7 +58,7 @@ def quantize_qdq(
         method: one of METHODS.
         keep_float: names of convolutions to leave float, beside the narrow ones (`GraphView.kept_float`).
         progress: called with (images done, images in all).
-        measure: gives the ranges.
+        once: where only `keep_float` differs between calls, Kept spares all but the first the measuring.
 
     Raises:
         ExportError: the graph is quantized already, has no such node, breaks a rule afterwards, or its activations are
@@ -68,7 +69,8 @@ def quantize_qdq(
     check_float_source(model)
     check_method(method)
     GraphView(model).kept_float(keep_float)  # before minutes of measuring
-    return insert_qdq(model, measure(model, calibration, method=method, progress=progress), keep_float)
+    ranges = once(lambda: measure_ranges(model, calibration, method=method, progress=progress))
+    return insert_qdq(model, ranges, keep_float)
 
 
 def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, TensorRange], keep_float: Collection[str] = ()) -> QdqModel:

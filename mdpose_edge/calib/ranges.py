@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,15 +84,6 @@ class MagnitudeHistogram:
             self.end *= 2
 
 
-class MeasureRanges(Protocol):
-    """What measures ranges: `measure_ranges`, or what `remembering` gives."""
-
-    def __call__(
-        self, model: onnx.ModelProto, calibration: CalibrationSet, *, method: str, progress: Progress | None
-    ) -> dict[str, TensorRange]:
-        """Give ranges by tensor name."""
-
-
 def measure_ranges(
     model: onnx.ModelProto,
     calibration: CalibrationSet,
@@ -118,25 +109,6 @@ def measure_ranges(
     """
     histograms = collect_histograms(model, calibration, progress=progress)
     return ranges_of(histograms, method)
-
-
-def remembering() -> MeasureRanges:
-    """Give a `measure_ranges` for one graph that measures each calibration set by each method once.
-
-    Which layers stay float changes no range: what tries many such choices needs to measure but once.
-    """
-    kept: list[tuple[CalibrationSet, str, dict[str, TensorRange]]] = []
-
-    def measure(
-        model: onnx.ModelProto, calibration: CalibrationSet, *, method: str, progress: Progress | None
-    ) -> dict[str, TensorRange]:
-        for known, by, found in kept:
-            if known is calibration and by == method:
-                return found
-        kept.append((calibration, method, measure_ranges(model, calibration, method=method, progress=progress)))
-        return kept[-1][2]
-
-    return measure
 
 
 def collect_histograms(

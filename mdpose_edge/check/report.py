@@ -35,12 +35,13 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """For the browser: whatever the page says, load nothing."""
 
 
-def write_report(check: Check, directory: str | Path) -> Path:
+def write_report(check: Check, directory: str | Path, more: str = "") -> Path:
     """Write the report of a check, whole or not at all.
 
     Args:
         check: what was found.
         directory: made where missing; the page is its index.html.
+        more: HTML of the caller's own, shown below the figures.
 
     Returns:
         The page.
@@ -49,15 +50,15 @@ def write_report(check: Check, directory: str | Path) -> Path:
         InputError: an image of the check can no longer be read.
     """
     path = Path(directory) / REPORT_FILE
-    write_whole(path, render(check).encode())
+    write_whole(path, render(check, more).encode())
     return path
 
 
-def render(check: Check) -> str:
-    """Give the page as HTML."""
+def render(check: Check, more: str = "") -> str:
+    """Give the page as HTML: see `write_report`."""
     style = (files("mdpose_edge") / "assets" / "report.css").read_text(encoding="utf-8")
     title = f"{'held' if check.verdict.held else 'fell short'}: {Path(check.candidate.name).name}"
-    body = "\n".join(_sections(check))
+    body = "\n".join(_sections(check, more))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -67,16 +68,17 @@ def render(check: Check) -> str:
     )
 
 
-def _sections(check: Check) -> Iterator[str]:
+def _sections(check: Check, more: str) -> Iterator[str]:
     yield _header(check)
     yield _facts(check)
     yield _figures(check)
+    yield more
     yield _charts(check)
+    yield _worst(check)
     if check.measurement.divergence is not None:
         yield _outputs(check.measurement.divergence)
     if check.layers is not None:
         yield _layers(check.layers)
-    yield _worst(check)
     meaning = "What each figure means, and where its limit comes from, is in docs/gate.md."
     yield f"<footer>Made by mdpose-edge {__version__}. {meaning}</footer>"
 

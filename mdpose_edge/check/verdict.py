@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mdpose_edge.check.measurement import Accuracy, Divergence, Measurement, Pair, Scores, Uncertainty
-from mdpose_edge.errors import DataError
+from mdpose_edge.errors import ConfigError, DataError
 
 HEADLINE_FIGURES = ("AP50", "AP75", "APM", "APL", "AR")
 """Beside AP itself."""
@@ -59,6 +59,12 @@ class Limits:
     """At least, for INT8: with fewer, ranges hang on single images, and whether they fit others is luck."""
     swapped_colours: float = 3.0
     """Nats: odds of 20 to 1 that the calibration inputs have red and blue swapped."""
+
+    def __post_init__(self) -> None:
+        """Refuse a budget that nothing or everything would hold."""
+        if not 0 <= self.max_drop < math.inf:
+            got, do = f"{self.max_drop}", "correct it"
+            raise ConfigError("--max-drop", expected="AP points, 0 or more", got=got, do=do)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,12 @@ def export(
     ] = None,
     val_data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Run the gate on these images, in COCO's layout; what falls is not written."),
+        typer.Option(metavar="DIR", help="Run the gate on this dataset, or these images; what falls is not written."),
     ] = None,
     val_split: Annotated[str, typer.Option(help='Of --val-data: "val" reads DIR/val2017.')] = "val",
+    val_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Of --val-data: coco, crowdpose or ochuman, where it has two.")
+    ] = None,
     val_limit: Annotated[int | None, typer.Option(min=1, help="Of --val-data: only the first so many images.")] = None,
     max_drop: Annotated[
         float | None,
@@ -114,17 +117,24 @@ def export(
 
     validation = None
     if val_data is not None:
-        validation = Validation(val_data, val_split, val_limit, max_drop, report)
-    elif max_drop is not None or report is not None or val_limit is not None:
-        do = "pass --val-data DIR, or leave them out"
-        raise ConfigError("--max-drop, --report, --val-limit", expected="validation data", got="none", do=do)
+        validation = Validation(val_data, val_split, val_limit, max_drop, report, val_format)
+    else:
+        _need(
+            "validation data",
+            "--val-data DIR",
+            max_drop=max_drop,
+            report=report,
+            val_limit=val_limit,
+            val_format=val_format,
+        )
     int8 = None
-    if calib is None and (calib_method or keep_float or allow_few):
-        got, do = "none", "pass --calib CALIB, or leave them out"
-        raise ConfigError("--calib-method, --keep-float, --allow-few", expected="a calibration set", got=got, do=do)
     if calib is not None:
         method = None if calib_method is None else calib_method.value
         int8 = Int8Options(calib, method, tuple(keep_float or ()), allow_few)
+    else:
+        _need(
+            "a calibration set", "--calib CALIB", calib_method=calib_method, keep_float=keep_float, allow_few=allow_few
+        )
     if target is Target.triton and batch != 1:
         do = "leave it out; mdpose-edge triton has --max-batch"
         raise ConfigError("--batch", expected="none: Triton batches by itself", got=str(batch), do=do)
@@ -137,9 +147,9 @@ def export(
     wish = Wish(target.value, trt, jetpack, device, nvdla) if for_tensorrt else None
     for_triton = target is Target.triton
     if for_triton:
-        from mdpose_edge.triton.repository import check_place, write_repository
+        from mdpose_edge.triton.repository import check_repository_place, write_repository
 
-        check_place(out)
+        check_repository_place(out)
     with progress_shown("exporting") as show, ExitStack() as stack:
         bundle = Path(stack.enter_context(TemporaryDirectory()), "bundle") if for_triton else out
         export_checkpoint(
@@ -161,6 +171,18 @@ def export(
     typer.echo(str(out))
 
 
+def _need(expected: str, option: str, **given: object) -> None:
+    """Refuse options that mean nothing without another."""
+    names = [
+        f"--{name.replace('_', '-')}"
+        for name, value in given.items()
+        if value is not None and value is not False and value != []  # --max-drop 0 is given
+    ]
+    if names:
+        them = "it" if len(names) == 1 else "them"
+        raise ConfigError(", ".join(names), expected=expected, got="none", do=f"pass {option}, or leave {them} out")
+
+
 def _read_report(bundle: Path) -> dict[str, Any]:
     import json
 
@@ -172,6 +194,8 @@ def _read_report(bundle: Path) -> dict[str, Any]:
 
 def _print_findings(found: dict[str, Any]) -> None:
     """Say what the gate found, and which layers went back to float."""
+    from mdpose_edge.export.control_page import speed_sentence
+
     control = found.get("accuracy_control")
     if control is not None:
         rows = [
@@ -180,6 +204,5 @@ def _print_findings(found: dict[str, Any]) -> None:
             if layer["returned_to_float"]
         ]
         print_table("layers returned to float", ("convolution", "cost, nats per image", "arithmetic"), rows)
-        speed = ", ".join(f"{name} {one['ms']:.1f} ms" for name, one in control["speed"].items())
-        typer.echo(f"speed, one call: {speed}")
+        typer.echo(speed_sentence(control))
     typer.echo(f"the gate: {found['gate']['sentence']}")

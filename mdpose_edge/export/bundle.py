@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mdpose_edge import __version__
-from mdpose_edge.bundle import REPORT_FILE, Bundle, check_place, draft_bundle
+from mdpose_edge.bundle import REPORT_FILE, Bundle, check_bundle_place, draft_bundle
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import MIN_IMAGES
-from mdpose_edge.calib.thresholds import check_method
-from mdpose_edge.errors import CalibrationError, ExportError
+from mdpose_edge.errors import CalibrationError, ConfigError, ExportError
 from mdpose_edge.export.recipe import Resolved, Wish, resolve
 from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, write_target
-from mdpose_edge.export.validation import Validation
+from mdpose_edge.export.validation import Validation, check_measurable_here
 from mdpose_edge.files import file_sha256
 from mdpose_edge.optional import require
 from mdpose_edge.spec import ModelSpec, Precision, Provenance
@@ -93,18 +92,20 @@ def export_checkpoint(
     report = progress or (lambda done, total, step: None)
     kind = find_target(target, precision)
     resolved = _resolve(target, precision, tensorrt)
-    _check_int8(precision, int8)
-    _check_source(Path(checkpoint))
-    check_place(out)
+    _check_int8(kind, precision, int8)
+    checkpoint, out = Path(checkpoint), Path(out)
+    _check_source(checkpoint)
+    check_bundle_place(out)
     if validation is not None:
-        validation.check()
+        check_measurable_here(target, precision, resolved)
     calibration = None if int8 is None else _open_calibration(int8)
     _require_packages()
     from mdpose_edge.train.checkpoint import load_network
 
     report(0, len(_STEPS), _STEPS[0])
-    checkpoint, out = Path(checkpoint), Path(out)
     network, trained = load_network(checkpoint)
+    if validation is not None:
+        validation.check(trained.keypoints)
     if calibration is not None:
         calibration.check_fits(trained.input)
     spec = _bundle_spec(trained, kind, target, precision, batch, file_sha256(checkpoint), calibration)
@@ -139,13 +140,18 @@ def _write(
 
 def _check_source(path: Path) -> None:
     """Refuse what an export made as the source of another: its weights may be float16 or int8."""
-    if path.is_dir() or path.suffix in (".onnx", ".xml"):
-        got = "a folder, as of a bundle" if path.is_dir() else f"a {path.suffix} graph"
-        do = "give the checkpoint that it was made from"
-        raise ExportError(str(path), expected="a float checkpoint (.safetensors)", got=got, do=do)
+    if path.is_dir():
+        got, do = "a folder, as of a bundle", "give the checkpoint that it was made from"
+    elif path.suffix in (".onnx", ".xml"):
+        got, do = f"a {path.suffix} graph", "give the checkpoint that it was made from"
+    elif path.suffix != ".safetensors":
+        got, do = "another file", "give what mdpose-edge train wrote"
+    else:
+        return
+    raise ExportError(str(path), expected="a float checkpoint (.safetensors)", got=got, do=do)
 
 
-def _check_int8(precision: str, int8: Int8Options | None) -> None:
+def _check_int8(kind: Target, precision: str, int8: Int8Options | None) -> None:
     if precision == "int8" and int8 is None:
         do = "make one with mdpose-edge calib make, and pass --calib CALIB"
         raise ExportError("--precision int8", expected="a calibration set", got="none", do=do)
@@ -154,8 +160,9 @@ def _check_int8(precision: str, int8: Int8Options | None) -> None:
     if precision != "int8":
         expected, do = "--precision int8 with a calibration set", "add it, or leave --calib out"
         raise ExportError("--calib", expected=expected, got=f"--precision {precision}", do=do)
-    if int8.method is not None:
-        check_method(int8.method)
+    if int8.method is not None and int8.method not in kind.methods:
+        expected, do = f"one of {', '.join(kind.methods)}", "choose one of these, or another target"
+        raise ConfigError("--calib-method", expected=expected, got=int8.method, do=do)
 
 
 def _resolve(target: str, precision: str, wish: Wish | None) -> Resolved | None:

@@ -72,12 +72,11 @@ class Probe:
         return float(found.weights.mean() + found.components.mean() * len(self.spec.keypoints.names))
 
 
-def compare_speed(models: Mapping[str, Path], runtime: str | None = None) -> dict[str, Any]:
+def compare_speed(models: Mapping[str, Path]) -> dict[str, Any]:
     """Time bundles or checkpoints, in turn, so that what else the machine does falls on all of them alike.
 
     Args:
-        models: by what to call them.
-        runtime: the engine, or None for each one's own.
+        models: by what to call them; each runs on its own engine.
 
     Returns:
         The engine of each, and the median milliseconds of a call.
@@ -89,7 +88,7 @@ def compare_speed(models: Mapping[str, Path], runtime: str | None = None) -> dic
     with ExitStack() as stack:
         runs, engines = {}, {}
         for name, path in models.items():
-            spec, adapter = open_engine(path, runtime)
+            spec, adapter = open_engine(path)
             stack.callback(adapter.close)
             size = spec.input
             image = np.random.default_rng(0).integers(0, 256, (size.batch, size.height, size.width, 3), np.uint8)

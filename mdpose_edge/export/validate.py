@@ -17,22 +17,21 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from mdpose_edge.bundle import SPEC_FILE, draft_bundle
-from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView
-from mdpose_edge.calib.ranges import remembering
+from mdpose_edge.calib.once import Kept
 from mdpose_edge.check.gate import Check, check, record
 from mdpose_edge.check.report import write_report
-from mdpose_edge.errors import ExportError, GateError
+from mdpose_edge.errors import GateError
 from mdpose_edge.export.accuracy import LayerCost, describe, find_layers, most_returnable, rank_layers, search
+from mdpose_edge.export.control_page import control_section
 from mdpose_edge.export.onnx import OPSET
 from mdpose_edge.export.probe import Probe, compare_speed
 from mdpose_edge.export.targets.registry import TARGETS, Int8, Job, Target, Written, write_target
 from mdpose_edge.export.validation import Validation
 from mdpose_edge.runtimes.registry import ENGINES
-from mdpose_edge.targets import typing_of
 
 RANKING_IMAGES = 8
-"""Of the calibration set, on which layers are ranked: the order is at stake, not the figures."""
+"""Of the calibration set, on which graphs are compared to rank layers: the order is at stake, not the figures."""
 FLOAT_TARGET = "onnx"
 SIMULATOR = "onnxruntime"
 """Runs the graphs of engines that a build machine may lack."""
@@ -66,16 +65,15 @@ def write_validated(
         GateError: the gate fell short, and accuracy control was not asked for or could not help.
         MdposeError: it cannot be written or measured.
     """
-    _check_measurable_here(job)
     if job.int8 is not None:
-        job = replace(job, int8=replace(job.int8, measure=remembering()))  # the trials differ in what stays float alone
+        job = replace(job, int8=replace(job.int8, once=Kept()))
     with TemporaryDirectory(dir=job.directory.parent, prefix=f"{job.directory.name}.trials.") as folder:
         bench = _Bench(kind, job, checkpoint, name, validation, note, Path(folder))
         trial, control = bench.plain(), None
         if not trial.found.verdict.held and job.int8 is not None and validation.max_drop is not None:
             trial, control = bench.controlled(trial)
         if validation.report is not None:
-            write_report(trial.found, validation.report)
+            write_report(trial.found, validation.report, "" if control is None else control_section(control))
         if not trial.found.verdict.held:
             raise _fell_short(name, trial.found, validation, control, job.int8 is not None)
         for file in trial.path.iterdir():
@@ -115,7 +113,8 @@ class _Bench:
         assert self.job.int8 is not None
         costs = self._rank(self.job.int8)
         recording = self.folder / "reference.npz"
-        record(self._reference(), recording, self.validation.data, self.validation.split, limit=self.validation.limit)
+        data = self.validation
+        record(self._reference(), recording, data.data, data.split, limit=data.limit, data_format=data.data_format)
 
         def measure(count: int) -> tuple[bool, Trial]:
             self.note(f"{count} layers in float")
@@ -129,32 +128,28 @@ class _Bench:
         report = describe(costs, found, lambda trial: _drop(trial.found))
         if found.best is None:
             return found.trials[-1].found, report
+        if self._runtime is not None:
+            return found.best.found, {**report, "speed": None}  # what simulates an engine has a speed of its own
         self.note("comparing the speed")
         paths = {"float": self._reference(), "int8": plain.path, "int8 with layers in float": found.best.found.path}
-        return found.best.found, {**report, "speed": compare_speed(paths, self._runtime)}
+        return found.best.found, {**report, "speed": compare_speed(paths)}
 
     def _rank(self, int8: Int8) -> list[LayerCost]:
         model = self.job.model
         narrow = {node.name for node in GraphView(model).kept_float(int8.keep_float)}
         layers = find_layers(model, {node.name for node in model.graph.node} - narrow)
-        few = replace(int8.calibration, inputs=int8.calibration.inputs[:RANKING_IMAGES])
-
-        with closing(Probe(self._reference(), few.inputs)) as probe:
+        with closing(Probe(self._reference(), int8.calibration.inputs[:RANKING_IMAGES])) as probe:
 
             def diverge(keep_float: Collection[str]) -> float:
-                path, _ = self._write(self.kind, self._returning(keep_float, few), "ranked")
+                path, _ = self._write(self.kind, self._returning(keep_float), "ranked")
                 return probe.divergence(path, self._runtime)
 
             return rank_layers(layers, diverge, lambda done, total: self.note(f"ranking layers: {done}/{total}"))
 
-    def _returning(self, nodes: Collection[str], calibration: CalibrationSet | None = None) -> Job:
-        """Give the job with these nodes in float, and ranges measured on another set where one is given."""
+    def _returning(self, nodes: Collection[str]) -> Job:
+        """Give the job with these nodes in float too."""
         assert self.job.int8 is not None
-        before = self.job.int8
-        keep_float = (*before.keep_float, *nodes)
-        return replace(
-            self.job, int8=replace(before, keep_float=keep_float, calibration=calibration or before.calibration)
-        )
+        return replace(self.job, int8=replace(self.job.int8, keep_float=(*self.job.int8.keep_float, *nodes)))
 
     def _write(self, kind: Target, job: Job, name: str) -> tuple[Path, Written]:
         """Write files as a bundle."""
@@ -188,6 +183,7 @@ class _Bench:
             self.validation.split,
             runtime=self._runtime,
             limit=self.validation.limit,
+            data_format=self.validation.data_format,
             limits=self.validation.limits,
             layers=layers,
             calibration=self.job.int8.calibration if self.job.int8 else (),
@@ -200,21 +196,6 @@ class _Bench:
             found,
             candidate=replace(found.candidate, name=self.name),
             reference=replace(found.reference, name=reference_name),
-        )
-
-
-def _check_measurable_here(job: Job) -> None:
-    """Refuse to measure a float32 graph in the name of a precision that only the device gives it."""
-    spec, resolved = job.spec, job.tensorrt
-    if resolved is None or spec.precision == "fp32":
-        return
-    where = f"--target {spec.target} --precision {spec.precision}"
-    if resolved.nvdla_core is not None or (spec.precision == "fp16" and typing_of(resolved.version) == "weak"):
-        raise ExportError(
-            f"--val-data with {where}",
-            expected="a graph that states its precision",
-            got="one that gets it from the device",
-            do="leave --val-data out, and run mdpose-edge check on the device",
         )
 
 

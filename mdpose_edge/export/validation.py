@@ -7,8 +7,11 @@ from pathlib import Path
 
 from mdpose_edge.check.frames import frames_of
 from mdpose_edge.check.verdict import Limits
-from mdpose_edge.errors import ConfigError
+from mdpose_edge.errors import ConfigError, ExportError
+from mdpose_edge.export.recipe import Resolved
 from mdpose_edge.optional import require
+from mdpose_edge.spec import KeypointSpec
+from mdpose_edge.targets import show, typing_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Validation:
     """On what the gate runs within an export, and by which budget."""
 
     data: str | Path
-    """A folder in COCO's layout, or of plain images, on which accuracy is not measured."""
+    """A dataset's folder (docs/data.md), or one of plain images, on which accuracy is not measured."""
     split: str = "val"
     limit: int | None = None
     """Only the first so many images."""
@@ -24,6 +27,8 @@ class Validation:
     """AP points that may be lost; given, it also turns accuracy control on for INT8. None: the gate's own limit."""
     report: Path | None = None
     """A folder for the gate's page, written whether it holds or not."""
+    data_format: str | None = None
+    """"coco", "crowdpose", "ochuman", or None to take the only one that is there."""
 
     @property
     def limits(self) -> Limits:
@@ -35,14 +40,49 @@ class Validation:
         """Say what the images are, without a path of this machine."""
         return f"{Path(self.data).resolve().name}, {self.split}"
 
-    def check(self) -> None:
+    def check(self, keypoints: KeypointSpec) -> None:
         """Refuse, before minutes of work, what could not be measured on.
 
+        Args:
+            keypoints: those that the model predicts.
+
         Raises:
-            MdposeError: the images cannot be used, or a budget of AP is asked for where there are no annotations.
+            MdposeError: the images cannot be used, a budget of AP is asked for where there are no annotations, or the
+                report has no place.
         """
-        if frames_of(self.data, self.split, self.limit).split is not None:
+        if frames_of(self.data, self.split, self.limit, self.data_format, keypoints).split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
         elif self.max_drop is not None:
-            expected, do = "annotated --val-data, in COCO's layout", "leave --max-drop out, or give such a folder"
+            expected, do = "annotated --val-data", "leave --max-drop out, or give a dataset's folder"
             raise ConfigError("--max-drop", expected=expected, got=f"plain images in {self.data}", do=do)
+        _ = self.limits  # checked as they are made
+        if self.report is not None and self.report.exists() and not self.report.is_dir():
+            expected, do = "a folder for the page, or a new path", "choose another path"
+            raise ConfigError("--report", expected=expected, got=f"the file {self.report}", do=do)
+
+
+def check_measurable_here(target: str, precision: str, resolved: Resolved | None) -> None:
+    """Refuse to measure a float32 graph in the name of a precision that only the device gives it.
+
+    Args:
+        target: --target.
+        precision: of the bundle.
+        resolved: what the device is, for TensorRT.
+
+    Raises:
+        ExportError: the graph does not state the precision.
+    """
+    if resolved is None or precision == "fp32":
+        return
+    if resolved.nvdla_core is not None:
+        giver = f"NVDLA, which makes a float32 graph {precision} on the device"
+    elif precision == "fp16" and typing_of(resolved.version) == "weak":
+        giver = f"TensorRT {show(resolved.version)}, which makes a float32 graph fp16 on the device"
+    else:
+        return
+    raise ExportError(
+        f"--val-data with --target {target} --precision {precision}",
+        expected="a graph that states its precision, so that this machine can measure it",
+        got=giver,
+        do="leave --val-data and its options out, and run mdpose-edge check on the device",
+    )

@@ -70,6 +70,15 @@ BACKENDS = {
 """By the bundle's target."""
 
 
+def check_repository_place(out: str | Path) -> None:
+    """Refuse a place that `write_repository` would refuse, before the export of the bundle.
+
+    Raises:
+        ExportError: `out` holds something else than a repository of ours.
+    """
+    check_replaceable(Path(out), kind="repository", is_own=_is_repository, error=ExportError)
+
+
 def write_repository(
     bundle: str | Path, out: str | Path, options: ServingOptions | None = None, *, progress: Progress | None = None
 ) -> Path:
@@ -113,15 +122,6 @@ def write_repository(
         _write_manifest(directory, source, {"backend": backend.name, "batch_difference": difference})
     report(len(_STEPS), len(_STEPS), "done")
     return out
-
-
-def check_place(out: str | Path) -> None:
-    """Refuse, before minutes of work, a path where no repository can be written.
-
-    Raises:
-        ExportError: `out` holds something else than an earlier repository.
-    """
-    check_replaceable(Path(out), kind="repository", is_own=_is_repository, error=ExportError)
 
 
 def _check_options(options: ServingOptions) -> None:

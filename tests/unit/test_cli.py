@@ -87,9 +87,10 @@ def test_triton_writes_a_repository(run: Run, artifacts: Artifacts, tmp_path: Pa
     assert code == 2
     assert "--batch: expected none: Triton batches by itself, got 2" in error
     (tmp_path / "thesis.txt").touch()
-    code, _, error = run("export", tmp_path / "not-read", "--target", "triton", "--out", tmp_path)
+    code, _, error = run("export", artifacts.checkpoint(), "--target", "triton", "--out", tmp_path)
     assert code == 2
     assert "expected a new path or an earlier repository, got a directory that is no repository" in error
+    assert "tracing" not in error  # it is told before the work
     code, text, error = run("triton", artifacts.checkpoint(), "--out", tmp_path / "other")
     assert (code, text) == (2, "")
     assert "expected a bundle directory" in error

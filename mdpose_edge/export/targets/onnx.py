@@ -26,7 +26,7 @@ def write(job: Job) -> Written:
         method=method,
         keep_float=job.int8.keep_float,
         progress=job.progress,
-        measure=job.int8.measure,
+        once=job.int8.once,
     )
     path.write_bytes(check_onnx(made.model, job.spec).SerializeToString())
     tool = f"onnxruntime {onnxruntime.__version__}"

@@ -22,7 +22,14 @@ def write(job: Job) -> Written:
     assert job.int8 is not None
     method = job.int8.method or DEFAULT_METHOD
     keep = job.int8.keep_float
-    graph = quantize_openvino(job.model, job.int8.calibration, method=method, keep_float=keep, progress=job.progress)
+    graph = quantize_openvino(
+        job.model,
+        job.int8.calibration,
+        method=method,
+        keep_float=keep,
+        progress=job.progress,
+        once=job.int8.once,
+    )
     ov.save_model(graph, path, compress_to_fp16=False)
     kept = [node.name for node in GraphView(job.model).kept_float(keep)]
     return Written(describe_int8(job, scheme=SCHEME, method=method, tool=f"nncf {version('nncf')}", kept_float=kept))

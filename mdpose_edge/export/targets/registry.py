@@ -12,7 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdpose_edge.calib.ranges import MeasureRanges, measure_ranges
+from mdpose_edge.calib import openvino_int8
+from mdpose_edge.calib.once import Once, every_time
+from mdpose_edge.calib.thresholds import METHODS
 from mdpose_edge.errors import ExportError
 from mdpose_edge.spec import ModelSpec
 
@@ -36,8 +38,8 @@ class Int8:
     """Of choosing ranges, or None for the target's own choice."""
     keep_float: Collection[str] = ()
     """Names of convolutions to leave float."""
-    measure: MeasureRanges = measure_ranges
-    """How the ONNX targets get their ranges; NNCF has its own way."""
+    once: Once = every_time
+    """How to measure: Kept where several jobs differ in `keep_float` alone."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Target:
     precisions: tuple[str, ...]
     is_onnx: bool
     """Whether the graph is ONNX, whose opset the spec states."""
+    methods: tuple[str, ...] = METHODS
+    """Of choosing INT8 ranges."""
     compared_on: str | None = None
     """The engine that holds the graph against the network where the target's own runs on the device alone."""
 
@@ -95,7 +99,13 @@ _TENSORRT = Target(
 
 TARGETS = {
     "onnx": Target("mdpose_edge.export.targets.onnx", "model.onnx", ("fp32", "fp16", "int8"), is_onnx=True),
-    "openvino": Target("mdpose_edge.export.targets.openvino", "model.xml", ("fp32", "fp16", "int8"), is_onnx=False),
+    "openvino": Target(
+        "mdpose_edge.export.targets.openvino",
+        "model.xml",
+        ("fp32", "fp16", "int8"),
+        is_onnx=False,
+        methods=openvino_int8.METHODS,
+    ),
     "tensorrt": _TENSORRT,
     "jetson": _TENSORRT,
 }

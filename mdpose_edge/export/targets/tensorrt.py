@@ -92,7 +92,7 @@ def _make_graphs(job: Job, resolved: Resolved) -> _Graphs:
         method=method,
         keep_float=job.int8.keep_float,
         progress=job.progress,
-        measure=job.int8.measure,
+        once=job.int8.once,
     )
     if resolved.nvdla_core is not None:
         return _Graphs(model, made.model, made, OPSET)

@@ -13,9 +13,10 @@ ov = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 from mdpose_edge.calib.dataset import CalibrationSet  # noqa: E402
+from mdpose_edge.calib.once import Kept  # noqa: E402
 from mdpose_edge.calib.openvino_int8 import METHODS, fuse_swish, quantize_openvino, read_float_graph  # noqa: E402
 from mdpose_edge.errors import ConfigError, ExportError  # noqa: E402
-from tests.unit.calib.float_graph import make_calibration, make_float_graph, run_graph  # noqa: E402
+from tests.unit.calib.float_graph import HEADS, make_calibration, make_float_graph, run_graph  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +87,42 @@ def test_it_computes_what_the_float_graph_computes(calibration: CalibrationSet, 
         assert 0 < np.sqrt(np.square(got[name] - expected).mean()) < 0.15 * expected.std()
 
 
-def test_convolutions_stay_float_on_demand(calibration: CalibrationSet) -> None:
-    kept = {"node_root_conv", "node_mu"}
-    made = quantize_openvino(make_float_graph(), calibration, keep_float=kept)
-    assert not quantized_convolutions(made) & kept
+def test_convolutions_stay_float_on_demand(calibration: CalibrationSet, made: ov.Model) -> None:
+    kept = {"node_root_conv", "node_project", "node_mu"}  # behind a Concat, a MaxPool, a Swish
+    graph = quantize_openvino(make_float_graph(), calibration, keep_float=kept)
+    assert quantized_convolutions(graph) == quantized_convolutions(made) - kept
+
+
+def test_what_is_float_is_as_it_was(calibration: CalibrationSet, made: ov.Model) -> None:
+    """With every convolution returned, nothing but the sums of residuals is int8 any longer."""
+    model = make_float_graph()
+    everything = {node.name for node in model.graph.node if node.op_type == "Conv"}
+    graph = quantize_openvino(model, calibration, keep_float=everything)
+    image = calibration.inputs[:1]
+    got, int8, expected = run_openvino(graph, image), run_openvino(made, image), run_graph(model, image)
+    for name in HEADS:
+        error, quantized = (np.sqrt(np.square(one[name] - expected[name]).mean()) for one in (got, int8))
+        assert error < 0.5 * quantized
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            assert node.input_value(1).get_node().get_type_name() == "Constant"
+
+
+def test_another_choice_of_float_layers_measures_nothing_again(calibration: CalibrationSet) -> None:
+    seen: list[int] = []
+    once = Kept()
+    for keep_float in ((), ("node_tower_conv",)):
+        graph = quantize_openvino(
+            make_float_graph(),
+            calibration,
+            keep_float=keep_float,
+            progress=lambda done, total: seen.append(done),
+            once=once,
+        )
+        assert ("node_tower_conv" in quantized_convolutions(graph)) == (not keep_float)
+    measured = len(seen)
+    quantize_openvino(make_float_graph(), calibration, progress=lambda done, total: seen.append(done))
+    assert len(seen) == 2 * measured
 
 
 def test_a_batch_is_taken_and_progress_goes_over_the_images(

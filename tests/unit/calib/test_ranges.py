@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpose_edge.calib.ranges import BINS, VALUES_PER_IMAGE, MagnitudeHistogram, batches, measure_ranges, remembering
+from mdpose_edge.calib.ranges import BINS, VALUES_PER_IMAGE, MagnitudeHistogram, batches, measure_ranges
 from mdpose_edge.calib.thresholds import METHODS
 from mdpose_edge.errors import ConfigError, ExportError
 from tests.unit.calib.float_graph import make_calibration, make_float_graph, node_named, onnx, run_graph
@@ -108,20 +108,3 @@ def test_a_network_that_overflows_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_method_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--calib-method"):
         measure_ranges(make_float_graph(), make_calibration(tmp_path, 1), method="best")
-
-
-def test_what_remembers_measures_each_set_by_each_method_once(tmp_path: Path) -> None:
-    model, measure = make_float_graph(), remembering()
-    sets = [make_calibration(tmp_path / name) for name in ("one", "other")]
-    seen: list[int] = []
-
-    def count(done: int, total: int) -> None:
-        seen.append(done == total)
-
-    for _ in range(3):
-        for calibration in sets:
-            found = measure(model, calibration, method="mse", progress=count)
-            assert found == measure_ranges(model, calibration, method="mse")
-    assert sum(seen) == len(sets)
-    assert measure(model, sets[0], method="min-max", progress=count) != measure_ranges(model, sets[0], method="mse")
-    assert sum(seen) == len(sets) + 1

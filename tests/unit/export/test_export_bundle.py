@@ -246,6 +246,8 @@ def test_a_bundle_is_no_float_source(artifacts: Artifacts, tmp_path: Path) -> No
         export_checkpoint(source, tmp_path / "bundle", target="openvino", precision="int8", int8=options)
     with pytest.raises(ExportError, match=r"got a \.onnx graph; give the checkpoint that it was made from"):
         export_checkpoint(source / "model.onnx", tmp_path / "bundle", target="openvino", precision="int8", int8=options)
+    with pytest.raises(ExportError, match="got another file; give what mdpose-edge train wrote"):
+        export_checkpoint(Path(__file__), tmp_path / "bundle", target="openvino")
     assert os.listdir(tmp_path) == []
 
 

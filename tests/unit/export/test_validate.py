@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -18,14 +19,16 @@ pytest.importorskip("faster_coco_eval")
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.check.verdict import Limits
-from mdpose_edge.errors import ConfigError, DataError, ExportError, GateError, InputError
+from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
+from mdpose_edge.errors import ConfigError, DataError, GateError, InputError, MdposeError
 from mdpose_edge.export import validation as validation_module
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.export.recipe import Wish
 from mdpose_edge.export.validation import Validation
 from mdpose_edge.train.checkpoint import load_network, save_checkpoint
-from tests.artifacts import Artifacts, single_threaded
+from tests.artifacts import Artifacts, single_threaded, write_random_checkpoint
 from tests.unit.check.faults import write_data
+from tests.unit.datasets.public_formats import CROWD_INDICES, write_crowdpose
 
 FAULTY = "/network/head/tower/tower.0/Conv"
 
@@ -112,7 +115,7 @@ def test_an_export_that_falls_short_leaves_no_bundle_but_a_page(
 def test_accuracy_control_returns_the_layer_at_fault(
     target: str, hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path
 ) -> None:
-    validation = Validation(data, max_drop=0.5)
+    validation = Validation(data, max_drop=0.5, report=tmp_path / "page")
     report = export(hard_to_quantize, tmp_path / "out", validation, target=target, precision="int8", int8=calibration)
     spec = open_bundle(tmp_path / "out").spec
     control = report["accuracy_control"]
@@ -124,7 +127,10 @@ def test_accuracy_control_returns_the_layer_at_fault(
     assert 0 < control["share_of_arithmetic_in_float"] <= 0.5
     assert control["speed"].keys() == {"float", "int8", "int8 with layers in float"}
     assert spec.provenance.accuracy["held"] and report["gate"]["held"]
-    assert os.listdir(tmp_path) == ["out"]
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert f"{len(returned)} of {len(control['layers'])} layers went back to float" in page
+    assert all(f"<td>{layer['nodes'][0]}</td>" in page for layer in returned)
+    assert sorted(os.listdir(tmp_path)) == ["out", "page"]
 
 
 def test_a_budget_out_of_reach_is_an_error_and_leaves_no_bundle(
@@ -133,8 +139,15 @@ def test_a_budget_out_of_reach_is_an_error_and_leaves_no_bundle(
     strict = Limits(component_kl=0.0, max_drop=0.5)
     monkeypatch.setattr(validation_module, "Limits", lambda max_drop: strict)
     with pytest.raises(GateError, match=r"even with the .* costliest layers in float"):
-        export(hard_to_quantize, tmp_path / "out", Validation(data, max_drop=0.5), precision="int8", int8=calibration)
-    assert os.listdir(tmp_path) == []
+        export(
+            hard_to_quantize,
+            tmp_path / "out",
+            Validation(data, max_drop=0.5, report=tmp_path / "page"),
+            precision="int8",
+            int8=calibration,
+        )
+    assert os.listdir(tmp_path) == ["page"]
+    assert "No number of layers held" in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_what_cannot_be_measured_on_is_refused_before_the_work(
@@ -154,6 +167,52 @@ def test_plain_images_judge_what_needs_no_annotations(artifacts: Artifacts, data
     report = export(artifacts.checkpoint(), tmp_path / "out", Validation(data / "val2017"), precision="fp16")
     assert report["gate"]["held"] and not report["gate"]["labelled"]
     assert open_bundle(tmp_path / "out").spec.provenance.accuracy["figures"] == {}
+
+
+def test_crowdpose_is_measured_by_its_own_keypoints(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path / "crowd.safetensors", keypoints=CROWDPOSE_KEYPOINTS)
+    write_crowdpose(tmp_path / "crowdpose")
+    report = export(checkpoint, tmp_path / "out", Validation(tmp_path / "crowdpose", "test"), precision="fp16")
+    assert report["gate"]["labelled"] and report["gate"]["images"] == len(CROWD_INDICES)
+    assert "AP" in open_bundle(tmp_path / "out").spec.provenance.accuracy["figures"]
+
+
+def test_data_of_other_keypoints_are_refused(artifacts: Artifacts, tmp_path: Path) -> None:
+    write_crowdpose(tmp_path / "crowdpose")
+    with pytest.raises(DataError, match=r"expected the keypoints nose, .* got left_shoulder"):
+        export(artifacts.checkpoint(), tmp_path / "out", Validation(tmp_path / "crowdpose", "test"))
+
+
+WEAK_FP16 = {"target": "tensorrt", "precision": "fp16", "tensorrt": Wish("tensorrt", trt="8.5")}
+ON_NVDLA = {"target": "jetson", "precision": "fp16", "tensorrt": Wish("jetson", device="agx-orin", nvdla=0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        (WEAK_FP16, {}, "fp16: expected a graph that states its precision, .* got TensorRT 8.5, which makes a float32 "
+                        "graph fp16 on the device; leave --val-data .* run mdpose-edge check on the device"),
+        (ON_NVDLA, {}, "got NVDLA, which makes a float32 graph fp16 on the device; leave --val-data"),
+        ({}, {"max_drop": float("nan")}, "--max-drop: expected AP points, 0 or more, got nan"),
+        ({}, {"report": Path(__file__)}, "--report: expected a folder for the page, or a new path, got the file"),
+        ({}, {"data_format": "voc"}, "--format: expected one of coco, crowdpose, ochuman, got voc"),
+        ({"precision": "int8", "target": "openvino", "int8": Int8Options("nowhere", "entropy")}, {},
+         "--calib-method: expected one of min-max, percentile, mse, got entropy"),
+    ],
+)  # fmt: skip
+def test_what_the_arguments_rule_out_is_refused_before_anything_is_traced(
+    options: dict[str, Any],
+    changes: dict[str, Any],
+    message: str,
+    artifacts: Artifacts,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mdpose_edge.export.bundle._trace", lambda *given: pytest.fail("traced"))
+    with pytest.raises(MdposeError, match=message):
+        export(artifacts.checkpoint(), tmp_path / "out", Validation(data, **changes), **options)
+    assert os.listdir(tmp_path) == []
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -176,9 +235,9 @@ def test_the_command_exits_with_1_where_the_gate_falls(
 
 
 def test_a_budget_without_validation_data_is_bad_input(artifacts: Artifacts, tmp_path: Path) -> None:
-    done = run(artifacts.checkpoint(), "--out", tmp_path / "out", "--target", "onnx", "--max-drop", "0.5")
+    done = run(artifacts.checkpoint(), "--out", tmp_path / "out", "--target", "onnx", "--max-drop", "0")
     assert done.returncode == 2
-    assert "expected validation data, got none; pass --val-data DIR" in done.stderr
+    assert "--max-drop: expected validation data, got none; pass --val-data DIR, or leave it out" in done.stderr
 
 
 def test_the_gate_measures_the_graph_for_tensorrt(artifacts: Artifacts, data: Path, tmp_path: Path) -> None:
@@ -187,11 +246,3 @@ def test_the_gate_measures_the_graph_for_tensorrt(artifacts: Artifacts, data: Pa
                    tensorrt=wish)  # fmt: skip
     assert found["gate"]["candidate"]["engine"] == "onnxruntime"
     assert open_bundle(tmp_path / "out").spec.provenance.accuracy["held"]
-
-
-def test_a_precision_of_the_device_alone_is_not_measured(artifacts: Artifacts, data: Path, tmp_path: Path) -> None:
-    wish = Wish("tensorrt", trt="8.5")
-    with pytest.raises(ExportError, match="a graph that states its precision, got one that gets it from the device"):
-        export(artifacts.checkpoint(), tmp_path / "out", Validation(data), target="tensorrt", precision="fp16",
-               tensorrt=wish)  # fmt: skip
-    assert not (tmp_path / "out").exists()
