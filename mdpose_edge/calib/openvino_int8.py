@@ -106,17 +106,12 @@ def fuse_swish(graph: openvino.Model) -> None:
 
 
 def import_nncf() -> ModuleType:
-    """Import NNCF in a way that it reports nothing to its vendor, and warns of no missing GPU."""
+    """Import NNCF in a way that it reports nothing to its vendor."""
     before = os.environ.get("NNCF_CI")
     os.environ["NNCF_CI"] = "1"  # read once, on import
-    # NNCF imports a builder of CUDA extensions, which warns where there is a CUDA toolkit but no GPU.
-    extensions = logging.getLogger("torch.utils.cpp_extension")
-    level = extensions.level
-    extensions.setLevel(logging.ERROR)
     try:
         return require("nncf", extra="export", feature="INT8 for OpenVINO")
     finally:
-        extensions.setLevel(level)
         if before is None:
             del os.environ["NNCF_CI"]
         else:
@@ -149,10 +144,19 @@ def _quantize(
 
 @contextmanager
 def _quiet(nncf: ModuleType) -> Iterator[None]:
-    """Keep NNCF from printing: it draws progress bars of its own on stdout, where our results go."""
+    """Keep NNCF from printing: it draws progress bars of its own on stdout, where our results go.
+
+    While it works it imports PyTorch's builder of CUDA extensions, which warns of a CUDA toolkit without a GPU.
+    """
     nncf.set_log_level("ERROR")
-    with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
-        yield
+    extensions = logging.getLogger("torch.utils.cpp_extension")
+    level = extensions.level
+    extensions.setLevel(logging.ERROR)
+    try:
+        with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
+            yield
+    finally:
+        extensions.setLevel(level)
 
 
 def _dataset(nncf: ModuleType, batch: int, calibration: CalibrationSet, progress: Progress | None) -> Any:
