@@ -114,7 +114,7 @@ def test_a_network_that_fp16_cannot_hold_leaves_no_bundle(tmp_path: Path) -> Non
 
 def test_a_folder_that_is_no_bundle_is_kept(artifacts: Artifacts, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    for checkpoint in (artifacts.checkpoint(), tmp_path / "absent"):  # and that before the checkpoint is read
+    for checkpoint in (artifacts.checkpoint(), tmp_path / "absent.safetensors"):  # and that before the checkpoint is read
         with pytest.raises(BundleError, match="a new path or an earlier bundle"):
             export_checkpoint(checkpoint, tmp_path, target="onnx")
     assert os.listdir(tmp_path) == ["thesis.txt"]
@@ -203,7 +203,7 @@ def test_a_calibration_set_that_will_not_do_is_one_sentence(
 ) -> None:
     options = Int8Options(make(artifacts, tmp_path), allow_few=allow_few)
     before_the_checkpoint = make in (few, none, empty)
-    checkpoint = tmp_path / "absent" if before_the_checkpoint else artifacts.checkpoint()
+    checkpoint = tmp_path / "absent.safetensors" if before_the_checkpoint else artifacts.checkpoint()
     with pytest.raises(CalibrationError, match=message):
         export_checkpoint(checkpoint, tmp_path / "bundle", target="onnx", precision="int8", int8=options)
     assert not (tmp_path / "bundle").exists()
