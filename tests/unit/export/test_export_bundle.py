@@ -114,7 +114,7 @@ def test_a_network_that_fp16_cannot_hold_leaves_no_bundle(tmp_path: Path) -> Non
 
 def test_a_folder_that_is_no_bundle_is_kept(artifacts: Artifacts, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    for checkpoint in (artifacts.checkpoint(), tmp_path / "absent.safetensors"):  # and that before the checkpoint is read
+    for checkpoint in (artifacts.checkpoint(), tmp_path / "absent.safetensors"):  # it is told before that is read
         with pytest.raises(BundleError, match="a new path or an earlier bundle"):
             export_checkpoint(checkpoint, tmp_path, target="onnx")
     assert os.listdir(tmp_path) == ["thesis.txt"]
