@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -32,6 +32,7 @@ from mdpose_edge.commands import (
     view,
 )
 from mdpose_edge.errors import GateError, MdposeError
+from mdpose_edge.files import refused
 
 app = typer.Typer(
     help="Multi-person pose estimation on edge devices: train, export, run and check MDPose.",
@@ -80,13 +81,19 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors made on purpose become one sentence and exit code 2."""
+    """Run the command line; errors made on purpose, and the system's refusals, become one sentence and exit code 2."""
     signal.signal(signal.SIGTERM, _leave)
     try:
         app()
     except MdposeError as error:
-        print(f"mdpose-edge: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, GateError) else 2)
+        _refuse(error)
+    except OSError as error:
+        _refuse(refused(error.filename or "the output", error, "nothing half-written was kept"))
+
+
+def _refuse(error: MdposeError) -> NoReturn:
+    print(f"mdpose-edge: {error}", file=sys.stderr)
+    sys.exit(1 if isinstance(error, GateError) else 2)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,9 @@ class PoseEstimator(Closing):
         poses = estimator(frame_bgr)
         print(poses.keypoints_xy, poses.scores)
 
-    Not thread-safe: its buffers are its own, so give each thread an estimator. A program that overlaps the stages
-    itself, as stream/pipeline.py does, calls `preprocess`, `infer` and `decode` with buffers of its own.
+    Threads that share one take turns: calling it and `batch` lock it. To run at once, give each thread its own. A
+    program that overlaps the stages itself, as stream/pipeline.py does, calls `preprocess`, `infer` and `decode` with
+    buffers of its own.
 
     Args:
         model: a bundle's directory, or a .safetensors checkpoint.
@@ -58,6 +60,7 @@ class PoseEstimator(Closing):
             size = self._spec.input
             self._images = np.zeros((size.batch, size.height, size.width, 3), np.uint8)
             self._adapter = adapter
+            self._turn = Lock()
             stack.pop_all()
 
     @property
@@ -168,6 +171,8 @@ class PoseEstimator(Closing):
 
     def _estimate(self, frames: Sequence[NDArray[np.uint8]]) -> list[Poses]:
         """Run at most a batch; slots without a frame keep an older image, whose outputs nobody reads."""
-        geometries = [preprocess(frame, self._spec.input, out=self._images[i])[1] for i, frame in enumerate(frames)]
-        heads = self._adapter.infer(self._images)
-        return [self._decode(heads, geometry, i) for i, geometry in enumerate(geometries)]
+        size = self._spec.input
+        with self._turn:  # the images, and the engine's tensors until they are decoded
+            geometries = [preprocess(frame, size, out=self._images[i])[1] for i, frame in enumerate(frames)]
+            heads = self._adapter.infer(self._images)
+            return [self._decode(heads, geometry, i) for i, geometry in enumerate(geometries)]

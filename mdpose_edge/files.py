@@ -158,6 +158,21 @@ def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
     return OutputError(str(where), expected="a place to write", got=got, do=f"{remedy}; {kept}")
 
 
+@contextmanager
+def written_by_library(path: Path) -> Iterator[None]:
+    """Give a reason where a C++ library fails to write, of which it says neither the file nor why.
+
+    Raises:
+        OutputError: in place of its RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        got = f"{error}, with {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free"
+        do = "free some space there, or choose another path"
+        raise OutputError(path.name, expected="a place to write", got=got, do=do) from error
+
+
 def set_usual_mode(path: Path) -> None:
     """Give a file the rights that open() gives: a temporary file's 0600 would lock out other readers of a result."""
     path.chmod(0o666 & ~_umask())

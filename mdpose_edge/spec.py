@@ -55,6 +55,9 @@ class LevelSpec:
     scale: float
     """Factor on a raw offset, in coordinate units (`ModelSpec.coordinate_extent` spans the input)."""
 
+    def __post_init__(self) -> None:
+        _positive(f"stride of {self.name}", self.stride)
+
 
 @dataclass(frozen=True)
 class KeypointSpec:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, Runtime, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import JsonFile, Runtime, keep_inputs, print_table, progress_shown, write_json
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def bench(
     from mdpose_edge.bench.run import Plan, benchmark
     from mdpose_edge.bench.session import Variant
 
+    keep_inputs(json_file, *models, against, source)
     other = against if against is not None or against_runtime is None else models[0]
     if other is not None and len(models) > 1:
         raise ConfigError("--against", expected="one MODEL to compare", got=str(len(models)), do="name one")

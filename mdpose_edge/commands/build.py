@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, figure_text, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import JsonFile, figure_text, keep_inputs, print_table, progress_shown, write_json
 
 
 def build(
@@ -26,6 +26,7 @@ def build(
     json_file: JsonFile = None,
 ) -> None:
     """Build a bundle's TensorRT engine on this device, try it, and keep it."""
+    keep_inputs(json_file, bundle)
     if show_trtexec:
         _print_commands(bundle)
         return

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import DataFormat, JsonFile, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import (
+    DataFormat,
+    JsonFile,
+    keep_inputs,
+    place_for_file,
+    print_table,
+    progress_shown,
+    write_json,
+)
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +78,9 @@ def make(
 @app.command("show")
 def show(
     calibration: Annotated[Path, typer.Argument(metavar="CALIB", help="A folder that calib make wrote.")],
-    out: Annotated[Path, typer.Option(help="Where the contact sheet goes: .png or .jpg.")] = Path("calibration.png"),
+    out: Annotated[
+        Path, typer.Option(callback=place_for_file, help="Where the contact sheet goes: .png or .jpg.")
+    ] = Path("calibration.png"),
     json_file: JsonFile = None,
 ) -> None:
     """Draw a contact sheet of a calibration set, and print what is in it."""
@@ -78,6 +88,7 @@ def show(
     from mdpose_edge.calib.show import calibration_sheet, calibration_statistics
     from mdpose_edge.images import write_image
 
+    keep_inputs(json_file, calibration)
     if out.suffix.lower() not in (".jpg", ".png"):
         raise ConfigError("--out", expected="a .png or .jpg file", got=str(out), do="correct the name")
     opened = open_calibration_set(calibration)

@@ -14,6 +14,8 @@ from mdpose_edge.commands.console import (
     Split,
     Threads,
     figure_text,
+    keep_inputs,
+    place_for_folder,
     print_table,
     progress_shown,
     write_json,
@@ -37,7 +39,9 @@ def check(
     runtime: Runtime = None,
     reference_runtime: Annotated[str | None, typer.Option(help="The reference's engine. Default: its own.")] = None,
     threads: Threads = None,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/index.html, one page.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", callback=place_for_folder, help="Write DIR/index.html, one page.")
+    ] = None,
     json_file: JsonFile = None,
     data_format: DataFormat = None,
     record: Annotated[
@@ -50,6 +54,7 @@ def check(
     from mdpose_edge.check.report import write_report
     from mdpose_edge.check.verdict import Limits
 
+    keep_inputs(json_file, candidate, reference, data)
     if (reference is None) == (record is None):
         got = "neither" if reference is None else "both"
         raise ConfigError(expected="either --reference or --record", got=got, do="give one of them")

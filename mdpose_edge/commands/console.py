@@ -32,21 +32,36 @@ Runtime = Annotated[
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine. Default: its own choice.")]
 
 
-def _place_for_file(path: Path | None) -> Path | None:
+def place_for_file(path: Path | None) -> Path | None:
     """Refuse a place where no file can be, before the work rather than after it."""
     if path is not None:
-        from mdpose_edge.files import nearest_folder
-
-        folder = nearest_folder(path.parent)
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            got = "a folder" if path.is_dir() else f"{folder}, where nothing can be written"
-            raise OutputError(str(path), expected="a place for a file", got=got, do="name another")
+        _check_place(path, path.parent, "file")
     return path
+
+
+def place_for_folder(path: Path | None) -> Path | None:
+    """Refuse a place where no folder can be, before the work rather than after it."""
+    if path is not None:
+        _check_place(path, path, "folder")
+    return path
+
+
+def _check_place(path: Path, folder: Path, kind: str) -> None:
+    from mdpose_edge.files import nearest_folder
+
+    above = nearest_folder(folder)
+    if kind == "file" and path.is_dir():
+        got = "a folder"
+    elif not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        got = f"{above}, where nothing can be written"
+    else:
+        return
+    raise OutputError(str(path), expected=f"a place for a {kind}", got=got, do="name another")
 
 
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", callback=_place_for_file, help="Write the figures here as JSON."),
+    typer.Option("--json", metavar="FILE", callback=place_for_file, help="Write the figures here as JSON."),
 ]
 
 
@@ -144,6 +159,26 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def figure_text(value: float | None) -> str:
     """Show a figure with four digits, and None as nothing."""
     return "" if value is None else f"{value:.4g}"
+
+
+def keep_inputs(json_file: Path | None, *inputs: str | Path | None) -> None:
+    """Refuse a --json that would take the place of something that the command reads.
+
+    Args:
+        json_file: what --json names.
+        inputs: files, folders and globs; what is no path is passed over.
+
+    Raises:
+        OutputError: it is one of them, or a file that lies in one of them.
+    """
+    if json_file is None or not json_file.is_file():
+        return
+    from glob import glob
+
+    for path in (Path(found) for given in inputs if given is not None for found in glob(str(given))):
+        if path.samefile(json_file) or json_file.resolve().is_relative_to(path.resolve()):
+            got = f"a file of {path}, which is read" if path.is_dir() else "the source itself"
+            raise OutputError(f"--json {json_file}", expected="a file of its own", got=got, do="name another file")
 
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from mdpose_edge.commands.console import DataFormat, JsonFile, Split, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import (
+    DataFormat,
+    JsonFile,
+    Split,
+    keep_inputs,
+    place_for_file,
+    print_table,
+    progress_shown,
+    write_json,
+)
 from mdpose_edge.errors import ConfigError
 
 app = typer.Typer(help="Datasets: are they sound?", no_args_is_help=True)
@@ -23,13 +32,16 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset's folder: docs/data.md has the layouts.")],
     split: Split = "val",
     data_format: DataFormat = None,
-    out: Annotated[Path | None, typer.Option(help="A contact sheet of the suspects: .png or .jpg.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=place_for_file, help="A contact sheet of the suspects: .png or .jpg.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Look for every fault of a split: 0 none, 1 some, 2 it cannot be read."""
     from mdpose_edge.datasets.check import check_data, suspects_sheet
     from mdpose_edge.images import write_image
 
+    keep_inputs(json_file, folder)
     if out is not None and out.suffix.lower() not in (".jpg", ".png"):
         raise ConfigError("--out", expected="a .png or .jpg file", got=str(out), do="correct the name")
     with progress_shown("checking") as report:

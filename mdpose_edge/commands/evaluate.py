@@ -16,6 +16,8 @@ from mdpose_edge.commands.console import (
     Runtime,
     Split,
     Threads,
+    keep_inputs,
+    place_for_file,
     print_table,
     progress_shown,
     write_json,
@@ -29,7 +31,9 @@ def evaluate(
     runtime: Runtime = None,
     threads: Threads = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
-    results: Annotated[Path, typer.Option(help="Where the poses go, in COCO's result format.")] = Path("results.json"),
+    results: Annotated[
+        Path, typer.Option(callback=place_for_file, help="Where the poses go, in COCO's result format.")
+    ] = Path("results.json"),
     data_format: DataFormat = None,
     keypoints: Keypoints = None,
     json_file: JsonFile = None,
@@ -39,6 +43,7 @@ def evaluate(
     from mdpose_edge.datasets.keypoints import keypoint_set
     from mdpose_edge.evaluate import evaluate as run
 
+    keep_inputs(json_file, model, data)
     asked: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit, "data_format": data_format}
     asked["keypoints"] = None if keypoints is None else keypoint_set(keypoints)
     with progress_shown("evaluating") as report:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, progress_shown, write_json
+from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, keep_inputs, progress_shown, write_json
 
 if TYPE_CHECKING:
     from mdpose_edge.stream.result import Report
@@ -51,6 +51,7 @@ def infer(
     from mdpose_edge.stream.run import names_video
     from mdpose_edge.stream.sources import names_images
 
+    keep_inputs(json_file, model, *sources)
     options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold}
     streamed = any((jsonl, csv, coco, track, smooth, frames, fps))
     if out is not None and not streamed and not names_video(out) and all(map(names_images, sources)):
@@ -59,7 +60,7 @@ def infer(
     from mdpose_edge.stream.live import Reconnect
     from mdpose_edge.stream.run import Outputs, infer_source
 
-    outputs = Outputs(out, jsonl, csv, coco, sigma)
+    outputs = Outputs(out, jsonl, csv, coco, sigma, json_file)
     with progress_shown("inferring") as report:
         done = infer_source(
             model,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import JsonFile, keep_inputs, print_table, progress_shown, write_json
 
 
 class Target(str, Enum):
@@ -36,6 +36,7 @@ def models(
     from mdpose_edge.export.presets import describe, measure_ms, preset_files
     from mdpose_edge.machine.facts import machine_identity
 
+    keep_inputs(json_file, *(configs or []))
     precisions = list(dict.fromkeys(measure or []))
     paths = configs or preset_files()
     presets = [describe(path) for path in paths]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, write_json
+from mdpose_edge.commands.console import JsonFile, keep_inputs, write_json
 
 if TYPE_CHECKING:
     from mdpose_edge.nvdla.dry_run import DryRun
@@ -45,6 +45,7 @@ def nvdla(
     from mdpose_edge.nvdla.dry_run import check_tensorrt, dry_run, load_source
     from mdpose_edge.targets import find_tensorrt
 
+    keep_inputs(json_file, source)
     asked = None if trt is None else check_tensorrt(find_tensorrt(trt))
     opened = load_source(source)
     made_for = (DEFAULT_PRECISION, DEFAULT_TENSORRT)

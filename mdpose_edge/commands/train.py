@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from mdpose_edge.commands.console import Data, DataFormat, Keypoints, Report, Split, progress_shown
+from mdpose_edge.commands.console import Data, DataFormat, Keypoints, Report, Split, place_for_folder, progress_shown
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TrainCommand(TyperCommand):
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML file, as in configs/.")],
     data: Data,
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    out: Annotated[Path, typer.Option(callback=place_for_folder, help="The run's folder.")],
     split: Split = "train",
     val: Annotated[str, typer.Option(help="The split to evaluate on every eval_every iterations.")] = "val",
     override: Annotated[

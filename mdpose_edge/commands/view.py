@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, write_json
+from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, keep_inputs, write_json
 
 
 def view(
@@ -40,6 +40,7 @@ def view(
     from mdpose_edge.view.paced import play
     from mdpose_edge.view.run import view_source
 
+    keep_inputs(json_file, model, source)
     Access(host, token)  # before a model is loaded
 
     def note(sentence: str) -> None:

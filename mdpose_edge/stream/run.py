@@ -41,6 +41,8 @@ class Outputs:
     coco: Path | None = None
     sigma: bool = False
     """Paint each keypoint's uncertainty as well."""
+    summary: Path | None = None
+    """A file that the caller writes after the run, which none of these may be; --json."""
 
     def __post_init__(self) -> None:
         if not (self.painted or self.jsonl or self.csv or self.coco):
@@ -59,6 +61,7 @@ class Outputs:
     def files(self) -> dict[str, Path]:
         """The files that are replaced, resolved, by the option that names each; devices and pipes are none."""
         named = {"--out": self.painted, "--jsonl": self.jsonl, "--csv": self.csv, "--coco": self.coco}
+        named["--json"] = self.summary
         paths = {option: Path(name).resolve() for option, name in named.items() if name not in (None, "-")}
         return {option: path for option, path in paths.items() if path.is_file() or not path.exists()}
 
@@ -203,11 +206,11 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 def _check_sources_stay(source: FrameSource, outputs: Outputs) -> None:
     """Refuse to write over what is being read."""
     if isinstance(source, ImageSource):
-        sources = {path.resolve() for path in source.paths}
+        sources = list(source.paths)
     else:
-        sources = {Path(source.name).resolve()} if isinstance(source, VideoFile) else set()
+        sources = [Path(source.name)] if isinstance(source, VideoFile) else []
     for option, path in outputs.files.items():
-        if path in sources:
+        if path.exists() and any(one.exists() and one.samefile(path) for one in sources):  # by another name, too
             raise InputError(option, expected="a file apart from the source", got=str(path), do="name another file")
 
 

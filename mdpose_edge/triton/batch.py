@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import ExportError
+from mdpose_edge.files import written_by_library
 from mdpose_edge.optional import require
 from mdpose_edge.runtimes.registry import load_adapter
 from mdpose_edge.spec import ModelSpec
@@ -60,7 +61,8 @@ def free_openvino(source: Path, out: Path, spec: ModelSpec) -> None:
     for port in model.outputs:
         if port.get_partial_shape()[0].is_static:
             raise _fixed(str(source), f"{port.get_any_name()} of shape {port.get_partial_shape()}")
-    ov.save_model(model, out, compress_to_fp16=False)  # weights stay as they are stored
+    with written_by_library(out):
+        ov.save_model(model, out, compress_to_fp16=False)  # weights stay as they are stored
 
 
 def check_batches(engine: str, graph: Path, bundle: Bundle) -> float:

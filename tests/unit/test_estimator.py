@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,13 @@ def test_a_device_needs_neither_torch_nor_onnx(artifacts: Artifacts, target: str
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip().endswith(", 17, 2)")
+
+
+def test_threads_that_share_an_estimator_get_their_own_frames(artifacts: Artifacts) -> None:
+    frames = make_frames()
+    with PoseEstimator(artifacts.bundle("onnx"), threads=1, threshold=0.0) as estimator:
+        alone = [estimator(frame) for frame in frames]
+        with ThreadPoolExecutor(4) as pool:
+            shared = list(pool.map(estimator, frames * 25))
+    for got, expected in zip(shared, alone * 25, strict=True):
+        assert_same(got, expected)

@@ -8,6 +8,7 @@ from mdpose_edge.spec import (
     COCO_KEYPOINTS,
     SPEC_VERSION,
     InputSpec,
+    LevelSpec,
     ModelSpec,
     Provenance,
     head_output_names,
@@ -105,6 +106,11 @@ def test_a_missing_key_is_an_error_even_where_it_has_a_default(path):
 def test_a_wrong_value_is_an_error_in_the_words_of_its_key(path, value, message):
     with pytest.raises(SpecError, match=message):
         ModelSpec.from_json(_changed(path, value))
+
+
+def test_a_stride_of_zero_is_refused() -> None:
+    with pytest.raises(SpecError, match="stride of p3: expected a whole number of at least 1, got 0"):
+        LevelSpec("p3", 0, 2**-4)
 
 
 @pytest.mark.parametrize("text", ['{"family": "mdp', "[]", ""], ids=["truncated", "a list", "empty"])

@@ -9,6 +9,7 @@ import openvino as ov
 from mdpose_edge.calib.graph import GraphView
 from mdpose_edge.calib.openvino_int8 import DEFAULT_METHOD, SCHEME, quantize_openvino, read_float_graph
 from mdpose_edge.export.targets.registry import Job, Written, describe_int8
+from mdpose_edge.files import written_by_library
 
 
 def write(job: Job) -> Written:
@@ -17,7 +18,9 @@ def write(job: Job) -> Written:
     path = job.directory / job.spec.graph
     if job.spec.precision != "int8":
         # Engines widen float16 weights as they load.
-        ov.save_model(read_float_graph(job.model), path, compress_to_fp16=job.spec.precision == "fp16")
+        graph = read_float_graph(job.model)
+        with written_by_library(path):
+            ov.save_model(graph, path, compress_to_fp16=job.spec.precision == "fp16")
         return Written()
     assert job.int8 is not None
     method = job.int8.method or DEFAULT_METHOD
@@ -30,6 +33,7 @@ def write(job: Job) -> Written:
         progress=job.progress,
         once=job.int8.once,
     )
-    ov.save_model(graph, path, compress_to_fp16=False)
+    with written_by_library(path):
+        ov.save_model(graph, path, compress_to_fp16=False)
     kept = [node.name for node in GraphView(job.model).kept_float(keep)]
     return Written(describe_int8(job, scheme=SCHEME, method=method, tool=f"nncf {version('nncf')}", kept_float=kept))

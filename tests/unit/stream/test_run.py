@@ -87,6 +87,7 @@ def test_images_can_be_streamed_and_keep_their_ids(run: Run, model: Path, tmp_pa
         (("--jsonl", "-", "--csv", "-"), "one writer on stdout"),
         (("--frame-size", "0x5", "--jsonl", "-"), "--frame-size"),
         (("--jsonl", "one.txt", "--csv", "./one.txt"), "--csv: expected another file than --jsonl"),
+        (("--jsonl", "one.txt", "--json", "one.txt"), "--json: expected another file than --jsonl"),
         (("--out", "painted.webm"), "--out: expected a folder, or a video (.mp4"),
     ],
 )
@@ -113,6 +114,13 @@ def test_writing_over_the_source_is_refused(run: Run, model: Path, tmp_path: Pat
     assert code == 2
     assert f"{option}: expected a file apart from the source" in err
     assert clip.read_bytes() == before
+
+
+def test_another_name_of_the_source_is_the_source(run: Run, model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", 3)
+    (tmp_path / "link.jsonl").hardlink_to(clip)
+    code, _, err = run("infer", model, clip, "--jsonl", tmp_path / "link.jsonl")
+    assert code == 2 and "--jsonl: expected a file apart from the source" in err
 
 
 def test_lines_over_an_image_are_refused(run: Run, model: Path, tmp_path: Path) -> None:
