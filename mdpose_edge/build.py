@@ -32,7 +32,7 @@ from mdpose_edge.trt.capabilities import load_tensorrt
 from mdpose_edge.trt.cuda import Cuda
 from mdpose_edge.trt.host import Host, check_host, check_memory, describe_host
 from mdpose_edge.trt.inspection import check_inspection, inspect_engine
-from mdpose_edge.trt.recipe import Recipe, read_golden, read_recipe, recipe_summary
+from mdpose_edge.trt.recipe import Recipe, read_golden, read_recipe, recipe_for_core, recipe_summary
 from mdpose_edge.trt.selftest import run_self_test
 
 Progress = Callable[[int, int, str, str], None]
@@ -68,7 +68,6 @@ class _Job:
     facts: EngineFacts
     folder: Path
     workspace_mib: int
-    nvdla_core: int | None
 
 
 def build_engine(
@@ -93,16 +92,13 @@ def build_engine(
     Raises:
         MissingPackageError: tensorrt or pycuda is not installed.
         BundleError, SpecError: the bundle is damaged, or for another target.
-        EngineError: the machine is not the recipe's, TensorRT refuses the graph, the engine is not what was asked for,
-            or it does not give what was recorded; no engine is left behind.
+        EngineError: there is no such core, the machine is not the recipe's, TensorRT refuses the graph, the engine is
+            not what was asked for, or it does not give what was recorded; no engine is left behind.
     """
     report = progress or (lambda done, total, note, stage: None)
     report(0, len(_STEPS), _STEPS[0], "")
     bundle = open_bundle(path)
-    recipe = read_recipe(bundle)
-    if nvdla_core is not None and recipe.nvdla_core is None:
-        expected, do = "a bundle for NVDLA", "export it again with --nvdla, or leave --nvdla-core out"
-        raise EngineError(str(bundle.path), expected=expected, got="one for the GPU", do=do)
+    recipe = recipe_for_core(bundle, read_recipe(bundle), nvdla_core)
     trt = load_tensorrt()
     cuda = Cuda()
     try:
@@ -112,16 +108,7 @@ def build_engine(
         if not (force or workspace_mib or nvdla_core is not None) and (found := _existing(folder, facts)):
             report(len(_STEPS), len(_STEPS), "there already", "")
             return found
-        job = _Job(
-            bundle,
-            recipe,
-            trt,
-            host,
-            facts,
-            folder,
-            workspace_mib or recipe.workspace_mib,
-            recipe.nvdla_core if nvdla_core is None else nvdla_core,
-        )
+        job = _Job(bundle, recipe, trt, host, facts, folder, workspace_mib or recipe.workspace_mib)
         check_writable(folder)
         check_memory(host, bundle, job.workspace_mib)
         report(1, len(_STEPS), _STEPS[1], "")
@@ -150,7 +137,7 @@ def _build(job: _Job, cuda: Cuda, report: Progress) -> Plan:
             job.bundle,
             job.recipe,
             workspace_mib=job.workspace_mib,
-            nvdla_core=job.nvdla_core,
+            nvdla_core=job.recipe.nvdla_core,
             timing=read_timing(job.folder, timing),
             step=lambda done, total, phase: report(done, total, phase, "TensorRT"),
         )
@@ -162,7 +149,7 @@ def _build(job: _Job, cuda: Cuda, report: Progress) -> Plan:
 def _keep(job: _Job, plan: Plan, seconds: float, report: Progress) -> BuiltEngine:
     """Open the plan, hold it against the recipe and the recorded heads, and put it into the cache."""
     report(2, len(_STEPS), _STEPS[2], "")
-    recipe, core = job.recipe, job.nvdla_core
+    recipe, core = job.recipe, job.recipe.nvdla_core
     with TensorRtAdapter.of_plan(job.bundle, job.trt, plan.data, core, job.host.gpu.integrated) as adapter:
         found = inspect_engine(adapter.engine_description(), recipe, core, plan.gpu_convolutions)
         check_inspection(found, recipe, core)

@@ -28,7 +28,7 @@ def build(
     """Build a bundle's TensorRT engine on this device, try it, and keep it."""
     keep_inputs(json_file, bundle)
     if show_trtexec:
-        _print_commands(bundle)
+        _print_commands(bundle, nvdla_core)
         return
     from mdpose_edge.build import build_engine
 
@@ -42,13 +42,14 @@ def build(
     typer.echo(str(built.path))
 
 
-def _print_commands(bundle: Path) -> None:
+def _print_commands(bundle: Path, nvdla_core: int | None) -> None:
     from mdpose_edge.bundle import open_bundle
-    from mdpose_edge.trt.recipe import read_recipe
+    from mdpose_edge.trt.recipe import read_recipe, recipe_for_core
     from mdpose_edge.trt.trtexec import trtexec_commands
 
     opened = open_bundle(bundle)
-    for versions, command in trtexec_commands(opened, read_recipe(opened)):
+    recipe = recipe_for_core(opened, read_recipe(opened), nvdla_core)
+    for versions, command in trtexec_commands(opened, recipe):
         typer.echo(f"# {versions}\n{command}")
 
 

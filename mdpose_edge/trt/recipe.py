@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.errors import BundleError
+from mdpose_edge.errors import BundleError, EngineError
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.strict import read_dataclass
-from mdpose_edge.targets import Typing, Version, parse_version
+from mdpose_edge.targets import DEVICES, Typing, Version, parse_version
 
 RECIPE_FILE = "recipe.json"
 GOLDEN_FILE = "golden.npz"
@@ -147,6 +147,25 @@ def read_recipe(bundle: Bundle) -> Recipe:
         do = "update mdpose-edge, or export again with this version"
         raise BundleError(where, expected=f"recipe_version {RECIPE_VERSION}", got=str(version), do=do)
     return read_dataclass(Recipe, data, where=where, error=BundleError, defaults=False)
+
+
+def recipe_for_core(bundle: Bundle, recipe: Recipe, core: int | None) -> Recipe:
+    """Give a bundle's recipe for another NVDLA core of the same device, or as it is for None.
+
+    Raises:
+        EngineError: the bundle is for the GPU, or no module of the device has such a core.
+    """
+    if core is None:
+        return recipe
+    if recipe.jetson is None or recipe.nvdla_core is None:
+        expected, do = "a bundle for NVDLA", "export it again with --nvdla, or leave --nvdla-core out"
+        raise EngineError(str(bundle.path), expected=expected, got="one for the GPU", do=do)
+    device = DEVICES[recipe.jetson.device]
+    cores = range(device.nvdla_cores)
+    if core not in cores:
+        expected = f"core {' or '.join(map(str, cores))} of {device.name}"
+        raise EngineError("--nvdla-core", expected=expected, got=str(core), do="choose another, or leave it out")
+    return dataclasses.replace(recipe, jetson=dataclasses.replace(recipe.jetson, nvdla_core=core))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from mdpose_edge.trt.cache import CACHE_FOLDER, MANIFEST_FILE, PLAN_FILE
 from mdpose_edge.trt.recipe import read_golden, read_recipe
 from mdpose_edge.trt.trtexec import trtexec_commands
 from tests.artifacts import Artifacts
+from tests.command import command_runner
 from tests.unit.trt.conftest import FakeDevice, Make
 
 pytest.importorskip("torch", reason="bundles are exported from it")
@@ -604,6 +605,43 @@ def test_a_core_for_a_bundle_of_the_gpu_is_refused(device: Install, bundle: Make
     device("8.5.1")
     with pytest.raises(EngineError, match="expected a bundle for NVDLA, got one for the GPU"):
         build_engine(bundle("tensorrt", "fp16", trt="8.5"), nvdla_core=0)
+
+
+def test_trtexec_takes_the_core_that_build_takes(
+    exported: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = command_runner(monkeypatch, capsys)
+    path = exported("jetson", "fp16", jetpack="6.0", device="agx-orin", nvdla=0)
+    for options, core in (((), 0), (("--nvdla-core", 0), 0), (("--nvdla-core", 1), 1)):
+        code, out, _ = run("build", path, "--show-trtexec", *options)
+        assert code == 0
+        assert re.findall(r"--useDLACore=(\d+)", out) == [str(core)]
+
+
+@pytest.mark.parametrize("more", [(), ("--show-trtexec",)])
+@pytest.mark.parametrize(
+    ("options", "core", "message"),
+    [
+        ({"jetpack": "6.2"}, 1, "expected a bundle for NVDLA, got one for the GPU; export it again with --nvdla"),
+        (
+            {"jetpack": "6.0", "device": "agx-orin", "nvdla": 0}, 7,
+            "--nvdla-core: expected core 0 or 1 of Jetson AGX Orin, got 7; choose another",
+        ),
+    ],
+)  # fmt: skip
+def test_a_core_that_the_bundles_device_lacks_is_refused_with_and_without_a_device(
+    exported: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    core: int,
+    message: str,
+    more: tuple[str, ...],
+) -> None:
+    path = exported("jetson", "fp16", **options)
+    code, out, error = command_runner(monkeypatch, capsys)("build", path, "--nvdla-core", core, *more)
+    assert (code, out) == (2, "")
+    assert message in error
 
 
 def test_a_workspace_of_ones_own_builds_anew(device: Install, bundle: Make) -> None:
