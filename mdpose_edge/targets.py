@@ -285,11 +285,25 @@ def check_wish(tensorrt: Version, device: Device | None, precision: str, nvdla: 
             got=show(tensorrt),
             do="leave --nvdla out to use the GPU, or use JetPack 5.1 to 6.2",
         )
+    check_nvdla_int8("--nvdla", tensorrt, precision)
+
+
+def check_nvdla_int8(where: str, tensorrt: Version, precision: str) -> None:
+    """Refuse INT8 on NVDLA with a TensorRT that is known to break off there.
+
+    Args:
+        where: what the error is about.
+        tensorrt: the version to build with.
+        precision: "fp32", "fp16" or "int8".
+
+    Raises:
+        ExportError: with what to use instead.
+    """
     if precision == "int8" and tensorrt[:2] == (10, 3):
         # NVIDIA/TensorRT#4797 and marcoslucianops/DeepStream-Yolo#585: "checkSanity.cpp::218 item.second != nullptr";
         # NVIDIA/Deep-Learning-Accelerator-SW#26: 'Tensor "input" is bound to nullptr'. All on Orin.
         raise ExportError(
-            "--nvdla",
+            where,
             expected="a TensorRT whose INT8 without Q/DQ, which NVDLA needs, is sound",
             got="10.3, reported to break off there on Orin (NVIDIA/TensorRT#4797)",
             do="use --precision fp16, JetPack 6.0, or install TensorRT 10.7 and say --trt 10.7",

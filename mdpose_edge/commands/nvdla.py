@@ -30,13 +30,15 @@ def nvdla(
     source: Annotated[Path, typer.Argument(help="A bundle with an ONNX graph, or an .onnx file; without Q/DQ.")],
     precision: Annotated[
         CorePrecision | None,
-        typer.Option(help="What NVDLA shall compute in. Default: what the bundle was exported for, else fp16."),
+        typer.Option(
+            help="What NVDLA shall compute in. Default: what a bundle for Jetson was exported for, else fp16."
+        ),
     ] = None,
     trt: Annotated[
         str | None,
         typer.Option(
             metavar="VERSION",
-            help="The TensorRT that would build it. Default: the one that the bundle was exported for, else 8.6.2.",
+            help="The TensorRT that would build it. Default: what a bundle for Jetson was exported for, else 8.6.2.",
         ),
     ] = None,
     json_file: JsonFile = None,

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mdpose_edge.bundle import open_bundle
+from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.errors import ExportError
 from mdpose_edge.nvdla.graph import GraphFacts
 from mdpose_edge.nvdla.limits import Asked, judge
 from mdpose_edge.optional import require
-from mdpose_edge.targets import LAST_NVDLA_TENSORRT, Version, show
+from mdpose_edge.targets import DEVICES, LAST_NVDLA_TENSORRT, Version, check_nvdla_int8, show
 from mdpose_edge.trt.recipe import TARGETS, Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -74,20 +74,21 @@ class Source:
     model: Any
     """An onnx.ModelProto."""
     recipe: Recipe | None = None
-    """Of a bundle that was exported for NVDLA."""
+    """Of a bundle that was exported for a Jetson."""
 
 
 def load_source(source: Path) -> Source:
     """Load the ONNX graph of a bundle, or an ONNX file.
 
     Raises:
-        ExportError: there is no ONNX graph there.
+        ExportError: there is no ONNX graph there, or the bundle is for a machine or a TensorRT without NVDLA.
         BundleError, SpecError: the bundle cannot be opened.
         MissingPackageError: onnx is not installed.
     """
     onnx: Any = require("onnx", extra="export", feature="a dry run for NVDLA")
     protobuf = require("google.protobuf.message", extra="export", feature="a dry run for NVDLA")
     bundle = None if source.suffix == ".onnx" else open_bundle(source)
+    recipe = None if bundle is None else _jetson_recipe(bundle)
     path = source if bundle is None else bundle.graph
     if path.suffix != ".onnx":
         do = "export one with --target onnx"
@@ -98,8 +99,25 @@ def load_source(source: Path) -> Source:
         raise _unreadable(path, str(error)) from error
     if not model.graph.node:
         raise _unreadable(path, "no nodes")
-    recipe = None if bundle is None or bundle.spec.target not in TARGETS else read_recipe(bundle)
-    return Source(model, None if recipe is None or recipe.nvdla_core is None else recipe)
+    return Source(model, recipe)
+
+
+def _jetson_recipe(bundle: Bundle) -> Recipe | None:
+    """Read what a bundle was exported for, None if for no device; refuse what can never run on NVDLA."""
+    if bundle.spec.target not in TARGETS:
+        return None
+    recipe, where = read_recipe(bundle), str(bundle.path)
+    device = None if recipe.jetson is None else DEVICES[recipe.jetson.device]
+    if device is None or not device.nvdla_cores:
+        keys = ", ".join(key for key, other in DEVICES.items() if other.nvdla_cores)
+        expected = f"a bundle for a device with an NVDLA core ({keys})"
+        got = "one for desktop GPUs" if device is None else f"one for {device.name}, which has none"
+        raise ExportError(where, expected=expected, got=got, do="export it for one of these, or with --target onnx")
+    if recipe.typing == "strong":
+        expected = f"a bundle for TensorRT {show(LAST_NVDLA_TENSORRT)} or older, the last that builds for NVDLA"
+        got, do = f"a strongly typed one for {recipe.tensorrt.at_least}", "export it again for JetPack 5.1 to 6.2"
+        raise ExportError(where, expected=expected, got=got, do=do)
+    return recipe
 
 
 def check_tensorrt(version: Version) -> Version:
@@ -123,8 +141,8 @@ def dry_run(model: onnx.ModelProto, *, precision: str, tensorrt: Version) -> Dry
         tensorrt: the version that would build it.
 
     Raises:
-        ExportError: NVDLA does not compute in this precision, this TensorRT does not build for it, or the graph has
-            Q/DQ.
+        ExportError: NVDLA does not compute in this precision, this TensorRT does not build for it or breaks off in
+            INT8, or the graph has Q/DQ.
         MissingPackageError: onnx is not installed.
     """
     kind: Literal["fp16", "int8"]
@@ -137,6 +155,7 @@ def dry_run(model: onnx.ModelProto, *, precision: str, tensorrt: Version) -> Dry
         raise ExportError("--precision", expected=expected, got=precision, do=do)
     check_tensorrt(tensorrt)
     facts = GraphFacts(model)
+    check_nvdla_int8("NVDLA", tensorrt, precision)
     placements = tuple(_place(facts, node, Asked(kind, tensorrt)) for node in facts.nodes)
     loadables = _count_loadables(facts, placements)
     return DryRun(kind, show(tensorrt), placements, loadables, tuple(_notes(facts, placements, loadables, kind)))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,12 @@ from onnx import helper
 from mdpose_edge.errors import BundleError, ExportError
 from mdpose_edge.nvdla.dry_run import dry_run, load_source
 from tests.artifacts import Artifacts
+from tests.command import command_runner
 from tests.unit.nvdla.graphs import model, one
+from tests.unit.trt.conftest import exported
+
+__all__ = ["exported"]
+Make = Callable[..., Path]
 
 TENSORRT = (8, 6, 2)
 SHAPE = (1, 16, 32, 32)
@@ -117,6 +124,7 @@ def test_an_exported_bundle_leaves_at_its_input_alone(artifacts: Artifacts) -> N
         ("fp32", TENSORRT, "--precision: expected fp16 or int8, all that NVDLA computes, got fp32"),
         ("fp16", (10, 8), "--trt: expected TensorRT 10.7 or older, the last that builds for NVDLA, got 10.8"),
         ("int8", (11, 1), "--trt: expected TensorRT 10.7 or older, the last that builds for NVDLA, got 11.1"),
+        ("int8", (10, 3), "NVDLA: expected a TensorRT whose INT8 without Q/DQ, which NVDLA needs, is sound, got 10.3"),
     ],
 )
 def test_what_nvdla_never_does_is_refused(precision: str, tensorrt: tuple[int, ...], message: str) -> None:
@@ -143,3 +151,65 @@ def test_what_is_no_onnx_graph_is_refused(artifacts: Artifacts, tmp_path: Path) 
         with pytest.raises(ExportError, match=f"{name}: expected an ONNX graph") as caught:
             load_source(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "found"),
+    [
+        ({"jetpack": "6.2", "device": "agx-orin"}, (), "fp16, TensorRT 10.3"),
+        ({"jetpack": "6.2", "device": "agx-orin", "trt": "10.7"}, ("--precision", "int8"), "int8, TensorRT 10.7"),
+        ({"jetpack": "5.1", "device": "xavier-nx", "nvdla": 1}, (), "fp16, TensorRT 8.5"),
+        ({"jetpack": "6.2", "device": "agx-orin"}, ("--trt", "8.6.2"), "fp16, TensorRT 8.6.2"),
+    ],
+)
+def test_the_default_is_what_the_bundle_was_exported_for(
+    exported: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    words: tuple[str, ...],
+    found: str,
+) -> None:
+    path = exported("jetson", "fp16", **options)
+    code, out, _ = command_runner(monkeypatch, capsys)("nvdla", path, *words)
+    assert code == 0
+    assert out.startswith(f"{path}, {found}: ")
+
+
+@pytest.mark.parametrize("words", [(), ("--trt", "8.6.2", "--precision", "fp16")])
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("jetson", {"jetpack": "7.0", "device": "thor"}, "got one for Jetson Thor, which has none; export it for one"),
+        ("jetson", {"jetpack": "6.2"}, "got one for Jetson Orin Nano, which has none; export it for one of these"),
+        (
+            "jetson",
+            {"jetpack": "7.2", "device": "agx-orin"},
+            "that builds for NVDLA, got a strongly typed one for 10.16",
+        ),
+        ("tensorrt", {"trt": "8.5"}, "(orin-nx, agx-orin, xavier-nx, agx-xavier), got one for desktop GPUs"),
+    ],
+)
+def test_a_bundle_that_can_never_run_on_nvdla_is_refused(
+    exported: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    target: str,
+    options: dict[str, Any],
+    message: str,
+    words: tuple[str, ...],
+) -> None:
+    path = exported(target, "fp16", **options)
+    code, out, error = command_runner(monkeypatch, capsys)("nvdla", path, *words)
+    assert (code, out) == (2, "")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_int8_with_a_tensorrt_that_breaks_off_there_is_refused_as_by_the_export(
+    exported: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported("jetson", "fp16", jetpack="6.2", device="agx-orin")
+    code, out, error = command_runner(monkeypatch, capsys)("nvdla", path, "--precision", "int8")
+    assert (code, out) == (2, "")
+    assert "got 10.3, reported to break off there on Orin (NVIDIA/TensorRT#4797); use --precision fp16" in error
