@@ -17,7 +17,7 @@ Sources, as of TensorRT 11.4 and JetPack 7.2:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -237,16 +237,13 @@ def check_pair(jetpack: JetPack, device: Device) -> None:
     """
     if device.key in jetpack.devices:
         return
-    releases = [release for release in JETPACKS.values() if device.key in release.devices]
+    releases = _releases(device)
     usable = [release.version for release in _usable(releases)]
-    last = releases[-1]
     raise ExportError(
         "--jetpack",
         expected=f"a release for {device.name}, which is {' or '.join(release.version for release in releases)}",
         got=f"{jetpack.version}, which is for {', '.join(DEVICES[key].name for key in jetpack.devices)}",
-        do=f"use --jetpack {' or '.join(usable)}"
-        if usable
-        else f"use another device: JetPack {last.version} is its last, and TensorRT {last.tensorrt} is too old",
+        do=f"use --jetpack {' or '.join(usable)}" if usable else _another_device(releases),
     )
 
 
@@ -264,7 +261,9 @@ def check_wish(tensorrt: Version, device: Device | None, precision: str, nvdla: 
     """
     if precision == "int8" and device is not None and not device.int8:
         got = f"{device.name}, compute capability {show(device.compute_capability)}, which computes in FP16 and FP32"
-        raise ExportError("--precision int8", expected="a GPU with INT8 arithmetic", got=got, do="use --precision fp16")
+        releases = _releases(device)
+        do = "use --precision fp16" if _usable(releases) else _another_device(releases)
+        raise ExportError("--precision int8", expected="a GPU with INT8 arithmetic", got=got, do=do)
     if nvdla is None:
         return
     if device is None:
@@ -324,6 +323,16 @@ def version_number(tensorrt: Version) -> int:
 def show(version: Version) -> str:
     """Write (10, 3) as "10.3"."""
     return ".".join(map(str, version))
+
+
+def _releases(device: Device) -> list[JetPack]:
+    return [release for release in JETPACKS.values() if device.key in release.devices]
+
+
+def _another_device(releases: Sequence[JetPack]) -> str:
+    """Give the way out for a device whose releases, oldest first, are all too old."""
+    last = releases[-1]
+    return f"use another device: JetPack {last.version} is its last, and TensorRT {last.tensorrt} is too old"
 
 
 def _usable(jetpacks: Iterable[JetPack]) -> list[JetPack]:

@@ -142,8 +142,8 @@ def export(
     precision = precision or (Precision.fp16 if for_tensorrt else Precision.fp32)
     for name, value in {"trt": trt, "jetpack": jetpack, "device": device, "nvdla": nvdla}.items():
         if value is not None and not for_tensorrt:
-            expected, got = "--target tensorrt or jetson", f"--target {target.value}"
-            raise ConfigError(f"--{name}", expected=expected, got=got, do="leave it out")
+            expected = "--target tensorrt or jetson" if name == "trt" else "--target jetson"
+            raise ConfigError(f"--{name}", expected=expected, got=f"--target {target.value}", do="leave it out")
     wish = Wish(target.value, trt, jetpack, device, nvdla) if for_tensorrt else None
     for_triton = target is Target.triton
     if for_triton:

@@ -73,6 +73,23 @@ def test_nvdla_asks_what_a_bundle_for_it_was_made_for(run: Run, artifacts: Artif
     assert text.startswith(f"{out}, fp16, TensorRT 8.5.2: ")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "targets"),
+    [
+        ("--device", "agx-orin", "--target jetson"),
+        ("--jetpack", "6.2", "--target jetson"),
+        ("--nvdla", 0, "--target jetson"),
+        ("--trt", "10.3", "--target tensorrt or jetson"),
+    ],
+)
+def test_an_option_of_tensorrt_names_the_targets_that_take_it(
+    run: Run, tmp_path: Path, option: str, value: object, targets: str
+) -> None:
+    code, _, error = run("export", "absent", "--target", "openvino", option, value, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"{option}: expected {targets}, got --target openvino; leave it out" in error
+
+
 def test_triton_writes_a_repository(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
     out = tmp_path / "repository"
     code, text, _ = run("triton", artifacts.bundle("onnx"), "--out", out, "--name", "people", "--max-batch", 2)

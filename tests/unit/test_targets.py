@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mdpose_edge import targets
@@ -123,6 +125,14 @@ def test_the_possible_passes(tensorrt: str, device: str | None, precision: str, 
 def test_a_device_and_a_release_that_do_not_go_together(jetpack: str, device: str, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         check_pair(JETPACKS[jetpack], DEVICES[device])
+
+
+def test_the_way_out_of_int8_is_not_refused_itself() -> None:
+    for key in ("tx2", "nano"):
+        with pytest.raises(ExportError, match=r"; use another device: JetPack 4\.6 is its last, and TensorRT 8\.2\.1"):
+            check_wish((8, 5), DEVICES[key], "int8", None)
+    with pytest.raises(ExportError, match="; use --precision fp16"):
+        check_wish((8, 5), replace(DEVICES["orin-nano"], int8=False), "int8", None)
 
 
 def test_words_that_are_not_in_the_table_name_those_that_are() -> None:
