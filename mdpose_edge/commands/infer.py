@@ -98,7 +98,7 @@ def _told(done: Report) -> str:
     lines = [f"{done.source}: {done.people} poses in {done.frames} frames, {done.fps:.1f} frames/s" + "".join(
         f", {part}" for part in lost
     )]  # fmt: skip
-    for output in done.outputs:
+    for output in done.outputs if done.frames else []:
         where = output.get("folder") or output["file"]
         codec = f", {output['codec']}" if output.get("codec") else ""
         if where != "-":

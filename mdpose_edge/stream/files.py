@@ -19,6 +19,11 @@ MISSING_SHARE = 0.02
 MISSING_FRAMES = 3
 """And so many in a short video."""
 
+_REMOTE_REMEDY = (
+    "download it and name the file (without range requests on the server, FFmpeg cannot reach an index at the end of an"
+    " MP4), or move the index to the front: ffmpeg -i IN -c copy -movflags +faststart OUT"
+)
+
 
 class ImageSource(FrameSource):
     """Image files as frames, each turned upright as its EXIF orientation says; one that cannot be read is an error.
@@ -60,6 +65,7 @@ class VideoFile(FrameSource):
 
     def __init__(self, path: Path | str, *, note: Note = ignore_note, capture: Capture | None = None) -> None:
         super().__init__(shown_url(path) if isinstance(path, str) else str(path), note=note)
+        self._is_remote = isinstance(path, str)
         self._capture = file_capture(Path(path)) if capture is None else capture
         self.fps, self.total = self._capture.fps, self._capture.total
         self._closed = False
@@ -92,15 +98,14 @@ class VideoFile(FrameSource):
 
     def _check_whole(self, frames: int) -> None:
         if frames == 0:
-            raise InputError(
-                self.name, expected="a video with frames", got="none that decode", do="play it, or convert it"
-            )
+            do = _REMOTE_REMEDY if self._is_remote else "play it, or convert it"
+            raise InputError(self.name, expected="a video with frames", got="none that decode", do=do)
         missing = (self.total or 0) - frames
         if missing > max(MISSING_FRAMES, MISSING_SHARE * (self.total or 0)):
             raise InputError(
                 self.name,
                 expected=f"{self.total} frames, as its header says",
-                got=f"{frames} before the data breaks off (their results are kept)",
+                got=f"{frames} before the data breaks off",
                 do="copy it again, or take what is there",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class PaintedImages:
     """A painted picture of each frame.
 
     Args:
-        out_dir: made where missing.
+        out_dir: made where missing; a run without a frame leaves none.
         paint: makes the pictures.
         copies: where the copy of each image file goes; a frame of anything else becomes frame_000000.jpg and so on.
     """
@@ -55,7 +56,7 @@ class PaintedImages:
     def __init__(self, out_dir: str | Path, paint: Painter, copies: Mapping[Path, Path] | None = None) -> None:
         self._out_dir, self._paint = Path(out_dir), paint
         self._copies = {str(source): painted for source, painted in (copies or {}).items()}
-        self._count = 0
+        self._count, self._is_new = 0, not self._out_dir.exists()
         with system_answers(self._out_dir, "or name another folder"):
             self._out_dir.mkdir(parents=True, exist_ok=True)
 
@@ -67,7 +68,10 @@ class PaintedImages:
         self._count += 1
 
     def close(self) -> None:
-        """Do nothing: every picture is whole."""
+        """Remove the folder where it is new and has no picture; every picture is whole."""
+        if self._is_new and not self._count:
+            with suppress(OSError):  # somebody else has put something there
+                self._out_dir.rmdir()
 
     def summary(self) -> dict[str, Any]:
         """Say what was written."""

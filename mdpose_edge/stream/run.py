@@ -113,7 +113,7 @@ def infer_source(
         What was done.
 
     Raises:
-        InputError: the source cannot be used, or was lost.
+        InputError: the source cannot be used, or was lost; it says what was kept.
         OutputError: a result cannot be written.
         MdposeError: the artifact or the engine fails.
     """
@@ -128,9 +128,10 @@ def infer_source(
         tracker = PoseTracker(keypoints.sigmas, smooth=smooth) if track or smooth else None
         stop = stack.enter_context(stopped_by_signals())
         sinks = make_sinks(outputs, frames, keypoints, copies, note)
-        return run_pipeline(
-            estimator, frames, sinks, tracker=tracker, stop=stop, max_frames=max_frames, progress=progress
-        )
+        with _kept_told(progress) as counted:
+            return run_pipeline(
+                estimator, frames, sinks, tracker=tracker, stop=stop, max_frames=max_frames, progress=counted
+            )
 
 
 def make_sinks(
@@ -201,6 +202,25 @@ def stopped_by_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+@contextmanager
+def _kept_told(progress: Progress | None) -> Iterator[Progress]:
+    """Give a progress to call, and add to the sentence of a source that fails what became of the results before."""
+    frames = 0
+
+    def counted(done: int, total: int) -> None:
+        nonlocal frames
+        frames = done
+        if progress is not None:
+            progress(done, total)
+
+    try:
+        yield counted
+    except InputError as error:
+        before = f"{frames} frame{'s' if frames > 1 else ''}"
+        kept = f"the results of the {before} before that are kept" if frames else "no result was written"
+        raise InputError(error.where, expected=error.expected, got=error.got, do=f"{error.do}; {kept}") from error
 
 
 def _check_sources_stay(source: FrameSource, outputs: Outputs) -> None:

@@ -1,12 +1,14 @@
 """Where results go as text: lines of JSON or CSV, and COCO results.
 
-A line is written whole or not at all, and stands in the file at once, so that others can follow it.
+A line is written whole or not at all, and stands in the file at once, so that others can follow it. A run without a
+frame leaves no file, and an older one as it was.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -25,7 +27,7 @@ class LineFile:
     """A file, or stdout, that only ever holds whole lines.
 
     Args:
-        target: a path, replaced where it exists, or "-" for stdout.
+        target: a path, or "-" for stdout. An older file is emptied by the first write.
 
     Raises:
         OutputError: it cannot be opened.
@@ -35,12 +37,13 @@ class LineFile:
         self.name = str(target)
         self.lines = 0
         self._whole = 0
+        self._is_new = self.name != STDOUT and not Path(target).exists()
         try:
             if self.name == STDOUT:
                 self._handle = os.dup(sys.stdout.fileno())
             else:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
-                self._handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+                self._handle = os.open(target, os.O_WRONLY | os.O_CREAT, 0o666)
         except OSError as error:
             raise refused(self.name, error, "or name another file") from error
 
@@ -53,6 +56,8 @@ class LineFile:
         """
         data = memoryview(text.encode())
         try:
+            if not self._whole and self.name != STDOUT and stat.S_ISREG(os.fstat(self._handle).st_mode):
+                os.ftruncate(self._handle, 0)
             done = 0
             while done < len(data):
                 done += os.write(self._handle, data[done:])
@@ -66,10 +71,12 @@ class LineFile:
         self.lines += text.count("\n")
 
     def close(self) -> None:
-        """Close it; calling it twice is harmless."""
+        """Close it, and remove it where it is new and nothing was written; calling it twice is harmless."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+            if self._is_new and not self._whole:
+                Path(self.name).unlink(missing_ok=True)
 
 
 class JsonlSink:
@@ -105,11 +112,12 @@ class CsvSink:
 
     def __init__(self, target: str | Path, keypoints: KeypointSpec) -> None:
         self._file = LineFile(target)
-        self._file.write(csv_header(keypoints.names))
+        self._header = csv_header(keypoints.names)
 
     def write(self, result: FrameResult) -> None:
         """Write a frame's poses; see Sink."""
-        self._file.write(csv_lines(result))
+        header, self._header = self._header, ""
+        self._file.write(header + csv_lines(result))
 
     def close(self) -> None:
         """Close the file."""
@@ -117,11 +125,11 @@ class CsvSink:
 
     def summary(self) -> dict[str, Any]:
         """Say what was written."""
-        return {"kind": "csv", "file": self._file.name, "poses": self._file.lines - 1}
+        return {"kind": "csv", "file": self._file.name, "poses": max(0, self._file.lines - 1)}
 
 
 class CocoSink:
-    """COCO results, as its evaluation takes them: one JSON list, which appears when it is whole.
+    """COCO results, as its evaluation takes them: one JSON list, which appears when it is whole; none without a frame.
 
     Args:
         path: replaced where it exists.
@@ -129,7 +137,7 @@ class CocoSink:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._count = 0
+        self._count, self._empty = 0, True
         self._writing: AbstractContextManager[BinaryIO] | None = None
         with system_answers(self._path, "or name another file"):
             self._writing = open_whole(self._path)
@@ -138,6 +146,7 @@ class CocoSink:
 
     def write(self, result: FrameResult) -> None:
         """Write a frame's poses; see Sink."""
+        self._empty = False
         with system_answers(self._path, "nothing of it was kept", self):
             for record in coco_records(result):
                 self._file.write((",\n" if self._count else "\n").encode() + json.dumps(record).encode())
@@ -145,6 +154,8 @@ class CocoSink:
 
     def close(self) -> None:
         """Let the file appear."""
+        if self._empty:
+            self.discard(RuntimeError("no frame came"))
         with system_answers(self._path, "nothing of it was kept", self):
             if self._writing is not None:
                 self._file.write(b"\n]\n")

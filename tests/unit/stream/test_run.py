@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
+from mdpose_edge.commands.infer import _told
+from mdpose_edge.stream.result import Report
 from tests.architecture.package import REPOSITORY
 from tests.artifacts import Artifacts
 from tests.command import Run, command_runner
@@ -152,6 +155,58 @@ def test_a_corrupt_tail_keeps_the_results_and_exits_with_2(run: Run, model: Path
     assert f"expected 20 frames, as its header says, got {len(lines)} before the data breaks off" in err
     assert len(read_video(tmp_path / "o.mp4")) == len(lines) > 0
 
+    assert f"; the results of the {len(lines)} frames before that are kept." in err
+
+
+def outputs_in(folder: Path) -> tuple[list[object], dict[str, Path]]:
+    """Name every kind of output, and put an older file where each goes."""
+    folder.mkdir()
+    paths = {kind: folder / f"o.{kind}" for kind in ("mp4", "jsonl", "csv", "coco")}
+    for path in paths.values():
+        path.write_text("older")
+    options = ("--out", "--jsonl", "--csv", "--coco")
+    return [word for option, path in zip(options, paths.values(), strict=True) for word in (option, path)], paths
+
+
+def images_with_a_bad_one(folder: Path, good: int) -> Path:
+    folder.mkdir()
+    for number in range(good):
+        cv2.imwrite(str(folder / f"{number}.png"), picture(number))
+    (folder / "zz.png").write_bytes(b"no image")
+    return folder
+
+
+def test_a_bad_image_on_the_way_is_told_with_what_is_kept(run: Run, model: Path, tmp_path: Path) -> None:
+    words, paths = outputs_in(tmp_path / "out")
+    code, out, err = run("infer", model, images_with_a_bad_one(tmp_path / "in", 3), *words)
+    assert (code, out) == (2, "")
+    assert "zz.png: expected an image, got a file that OpenCV cannot decode" in err
+    assert err.endswith("; the results of the 3 frames before that are kept.\n")
+    assert len(paths["jsonl"].read_text().splitlines()) == len(read_video(paths["mp4"])) == 3
+    assert isinstance(json.loads(paths["coco"].read_text()), list)
+
+
+def test_a_run_that_ends_before_its_first_frame_leaves_every_file_as_it_was(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    source = images_with_a_bad_one(tmp_path / "in", 0)
+    words, paths = outputs_in(tmp_path / "old")
+    code, _, err = run("infer", model, source, *words)
+    assert code == 2
+    assert err.endswith("; no result was written.\n")
+    assert {path.read_text() for path in (tmp_path / "old").iterdir()} == {"older"}
+    assert len(list((tmp_path / "old").iterdir())) == len(paths)
+    new = tmp_path / "new"
+    words = ["--out", new / "painted", "--jsonl", new / "o.jsonl", "--csv", new / "o.csv", "--coco", new / "o.json"]
+    assert run("infer", model, source, *words)[0] == 2
+    assert not list(new.iterdir())
+
+
+def test_no_file_is_named_that_a_run_without_a_frame_did_not_write() -> None:
+    report = Report("camera 0", "onnxruntime", live=True, stopped=True, outputs=[{"kind": "jsonl", "file": "o.jsonl"}])
+    assert "o.jsonl" not in _told(report)
+    assert "o.jsonl: jsonl" in _told(replace(report, frames=1))
+
 
 def test_raw_frames_in_and_lines_out(model: Path) -> None:
     process = start("infer", model, "-", "--frame-size", "96x64", "--jsonl", "-", stdin=-1, stdout=-1, stderr=-1)
@@ -208,7 +263,7 @@ def test_a_signal_finishes_every_file(model: Path, tmp_path: Path, number: signa
 def test_a_full_disk_is_one_sentence_and_exit_code_2(model: Path, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.avi", 25)
     limit = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); from mdpose_edge import cli; "
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000,) * 2); from mdpose_edge import cli; "
     )
     words = ["mdpose-edge", "infer", str(model), str(clip), "--jsonl", str(tmp_path / "o.jsonl"), "--threads", "1"]
     result = subprocess.run(

@@ -99,8 +99,31 @@ def test_coco_results_appear_when_they_are_whole(tmp_path: Path) -> None:
 
 def test_no_pose_at_all_is_an_empty_list(tmp_path: Path) -> None:
     sink = CocoSink(tmp_path / "results.json")
+    sink.write(result(0, people=0))
     sink.close()
     assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+@pytest.mark.parametrize("old", [None, "older results"])
+def test_without_a_frame_no_file_appears_and_an_older_one_stays(tmp_path: Path, old: str | None) -> None:
+    paths = [tmp_path / name for name in ("a.jsonl", "a.csv", "a.json")]
+    if old is not None:
+        for path in paths:
+            path.write_text(old)
+    sinks = [JsonlSink(paths[0]), CsvSink(paths[1], COCO_KEYPOINTS), CocoSink(paths[2])]
+    for sink in (*sinks, PaintedImages(tmp_path / "painted", PAINT)):
+        sink.close()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {p.name: old for p in paths if old}
+    assert sinks[1].summary()["poses"] == 0
+
+
+def test_an_older_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("x" * 100_000)
+    sink = JsonlSink(path)
+    sink.write(result(0))
+    sink.close()
+    assert json.loads(path.read_text())["frame"] == 0
 
 
 def test_painted_images_keep_names_or_number_them(tmp_path: Path) -> None:

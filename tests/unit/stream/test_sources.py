@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 
 from mdpose_edge.errors import ConfigError, InputError
@@ -14,7 +15,7 @@ from mdpose_edge.stream import capture, sources
 from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile
 from mdpose_edge.stream.live import LiveSource, Reconnect
 from mdpose_edge.stream.sources import names_images, open_source
-from tests.unit.stream.media import network_camera, number_of, picture, write_video
+from tests.unit.stream.media import network_camera, number_of, picture, plain_server, write_video
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,19 @@ def test_a_file_on_the_web_is_a_file_and_a_stream_is_live() -> None:
             assert source.live
             assert number_of(next(iter(source)).image_bgr) < 30
         assert camera.visits == 1
+
+
+def test_an_mp4_whose_index_a_server_without_ranges_keeps_out_of_reach_says_what_to_do(tmp_path: Path) -> None:
+    clip, noise = tmp_path / "clip.mp4", np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    writer = cv2.VideoWriter(str(clip), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
+    for number in range(10):  # more than FFmpeg holds at once
+        writer.write(np.roll(noise, number, 0))
+    writer.release()
+    with plain_server(tmp_path) as url, open_source(f"{url}/{clip.name}") as source:
+        assert isinstance(source, VideoFile)
+        with pytest.raises(InputError, match=r"a video with frames, got none .* range requests .*\+faststart"):
+            list(source)
+    assert len(list(open_source(str(clip)))) == 10
 
 
 def test_raw_frames_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
