@@ -39,8 +39,12 @@ def infer(
         float | None, typer.Option(min=0.01, help="Of images and raw frames (30); a wish where it is a camera.")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.")] = None,
-    reconnect: Annotated[int, typer.Option(min=0, help="Attempts in a row to open a lost camera or stream.")] = 5,
-    stall: Annotated[float, typer.Option(min=0.1, help="Silence after which it counts as lost, s.")] = 5.0,
+    reconnect: Annotated[
+        int | None, typer.Option(min=0, help="Attempts in a row to open a lost camera or stream. Default: 5.")
+    ] = None,
+    stall: Annotated[
+        float | None, typer.Option(min=0.1, help="Silence after which it counts as lost, s. Default: 5.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Find people in images, videos, cameras and streams.
@@ -49,18 +53,23 @@ def infer(
     frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file.
     """
     from mdpose_edge.stream.run import names_video
-    from mdpose_edge.stream.sources import names_images
+    from mdpose_edge.stream.sources import check_used, names_images, names_live
 
     keep_inputs(json_file, model, *sources)
     options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold}
-    streamed = any((jsonl, csv, coco, track, smooth, frames, fps))
+    if not any(map(names_live, sources)):
+        check_used("files or stdin", {"--reconnect": reconnect, "--stall": stall})
+    streamed = any((jsonl, csv, coco, track, smooth))
     if out is not None and not streamed and not names_video(out) and all(map(names_images, sources)):
-        _infer_images(model, sources, out, json_file, {**options, "sigma": sigma})
-        return
+        check_used("images into a folder", {"--frame-size": frame_size, "--fps": fps})
+        if frames is None:
+            _infer_images(model, sources, out, json_file, {**options, "sigma": sigma})
+            return
     from mdpose_edge.stream.live import Reconnect
     from mdpose_edge.stream.run import Outputs, infer_source
 
     outputs = Outputs(out, jsonl, csv, coco, sigma, json_file)
+    patience: dict[str, Any] = {"attempts": reconnect, "stall_s": stall}
     with progress_shown("inferring") as report:
         done = infer_source(
             model,
@@ -71,7 +80,7 @@ def infer(
             smooth=smooth,
             frame_size=frame_size,
             fps=fps,
-            reconnect=Reconnect(reconnect, stall_s=stall),
+            reconnect=Reconnect(**{name: value for name, value in patience.items() if value is not None}),
             max_frames=frames,
             note=lambda sentence: typer.echo(f"mdpose-edge: {sentence}", err=True),
             progress=lambda count, total: report(count, total) if total else None,

@@ -73,7 +73,7 @@ class Outputs:
 
 def infer_source(
     model: str | Path,
-    source: str | Sequence[str],
+    source: str | int | Sequence[str],
     outputs: Outputs,
     *,
     runtime: str | None = None,

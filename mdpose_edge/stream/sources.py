@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,13 +22,21 @@ CSI_PREFIX = "csi:"
 DEFAULT_FPS = 30.0
 """Of images and raw frames, which do not say."""
 
+_HEEDED_BY = {
+    "--frame-size": "a camera, or raw frames on stdin",
+    "--fps": "a camera, raw frames on stdin, or images whose times are written",
+    "--reconnect": "a camera, or a stream",
+    "--stall": "a camera, or a stream",
+}
+"""What makes use of an option."""
+
 _URL = re.compile(r"(rtsps?|https?|rtmps?|rtp|udp|tcp|srt|mms)://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video(\d+)")
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
 def open_source(
-    text: str | Sequence[str],
+    text: str | int | Sequence[str],
     *,
     frame_size: str | None = None,
     fps: float | None = None,
@@ -47,7 +55,7 @@ def open_source(
     | `-` | raw BGR frames of `frame_size` on stdin, one after another |
 
     Args:
-        text: the word, or several that all name images.
+        text: the word, the number of a camera, or several words that all name images.
         frame_size: "WxH" px: of raw frames, which need it, and a wish where the source is a camera.
         fps: of images and raw frames, for their times (default 30); a wish where the source is a camera.
         reconnect: what to do when a live source falls silent.
@@ -55,11 +63,12 @@ def open_source(
 
     Raises:
         InputError: there is no such source, or it cannot be opened.
-        ConfigError: `frame_size` is missing or is no size.
+        ConfigError: `frame_size` is missing or is no size, or the source has a size or times of its own.
     """
-    words = [text] if isinstance(text, str) else list(text)
+    words = [str(text)] if isinstance(text, (str, int)) else list(text)
     size_wh = None if frame_size is None else parse_size(frame_size)
     if all(names_images(word) for word in words):
+        check_used("images", {"--frame-size": frame_size})
         return ImageSource(list_images(words), fps=fps or DEFAULT_FPS)
     if len(words) > 1:
         other = next(word for word in words if not names_images(word))
@@ -77,19 +86,40 @@ def open_source(
         return LiveSource(word, lambda: camera_capture(device, word, wish), reconnect, note=note)
     if word.startswith(CSI_PREFIX):
         return LiveSource(word, lambda: csi_capture(_csi_sensor(word), word, wish), reconnect, note=note)
+    check_used("a stream" if _URL.match(word) else "a video file", {"--frame-size": frame_size, "--fps": fps})
     if _URL.match(word):
         return _open_url(word, reconnect, note)
     return VideoFile(Path(word), note=note)
 
 
+def check_used(source: str, given: Mapping[str, object]) -> None:
+    """Refuse options that a source would not heed.
+
+    Args:
+        source: what kind it is, for the message.
+        given: value by option; None where it was not given.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(option, expected=_HEEDED_BY[option], got=source, do=f"leave {option} out")
+
+
 def names_images(word: str) -> bool:
     """Say whether a word names an image, a folder or a glob, rather than a video, a device or a stream."""
-    if word == STDIN or word.isdecimal() or word.startswith(CSI_PREFIX) or _URL.match(word) or _DEVICE.fullmatch(word):
+    if word == STDIN or names_live(word):
         return False
     path = Path(word)
     if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
         return cv2.haveImageReader(word)  # an image by its first bytes, whatever its name
     return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or glob.has_magic(word)
+
+
+def names_live(word: str) -> bool:
+    """Say whether a word names a camera or a URL, which can be lost and opened again."""
+    return bool(word.isdecimal() or word.startswith(CSI_PREFIX) or _URL.match(word) or _DEVICE.fullmatch(word))
 
 
 def parse_size(text: str) -> tuple[int, int]:

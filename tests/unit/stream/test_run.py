@@ -202,10 +202,44 @@ def test_a_run_that_ends_before_its_first_frame_leaves_every_file_as_it_was(
     assert not list(new.iterdir())
 
 
+@pytest.mark.parametrize(
+    "source, words, sentence",
+    [
+        ("clip.avi", ("--frame-size", "10x10"), "--frame-size: expected a camera, or raw frames on stdin, got a video"),
+        ("clip.avi", ("--fps", 5), "--fps: expected a camera, raw frames on stdin, or images whose times are written"),
+        ("clip.avi", ("--reconnect", 3), "--reconnect: expected a camera, or a stream"),
+        ("in", ("--frame-size", "10x10"), "--frame-size: expected a camera, or raw frames on stdin, got images"),
+        ("in", ("--frame-size", "10x10", "--track"), "--frame-size: expected a camera, or raw frames"),
+        ("in", ("--fps", 5), "got images into a folder; leave --fps out"),
+        ("in", ("--fps", 5, "--frames", 1), "got images into a folder; leave --fps out"),
+        ("in", ("--reconnect", 5), "--reconnect: expected a camera, or a stream"),
+        ("in", ("--stall", 5), "--stall: expected a camera, or a stream"),
+    ],
+)
+def test_an_option_that_the_source_does_not_heed_is_refused(
+    run: Run, model: Path, tmp_path: Path, source: str, words: tuple[object, ...], sentence: str
+) -> None:
+    write_video(tmp_path / "clip.avi", 2)
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(1))
+    code, out, err = run("infer", model, tmp_path / source, "--out", tmp_path / "out", *words)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_file_is_named_that_a_run_without_a_frame_did_not_write() -> None:
     report = Report("camera 0", "onnxruntime", live=True, stopped=True, outputs=[{"kind": "jsonl", "file": "o.jsonl"}])
     assert "o.jsonl" not in _told(report)
     assert "o.jsonl: jsonl" in _told(replace(report, frames=1))
+
+
+def test_times_of_images_count_where_they_are_written(run: Run, model: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    assert run("infer", model, tmp_path, "--fps", 4, "--jsonl", tmp_path / "o.jsonl")[0] == 0
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    assert [json.loads(line)["time_s"] for line in lines] == [0, 0.25]
 
 
 def test_raw_frames_in_and_lines_out(model: Path) -> None:

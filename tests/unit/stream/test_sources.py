@@ -105,11 +105,12 @@ def test_stdin_needs_a_size(size: str | None) -> None:
         ("missing.jpg", "no such file"),
         ("csi:x", "csi: and the sensor's number"),
         ("77", "expected a camera, got no /dev/video77"),
+        (77, "expected a camera, got no /dev/video77"),
         ("/dev/video77", "expected a camera, got no /dev/video77"),
         ("http://127.0.0.1:9/none", "a video stream"),
     ],
 )
-def test_what_is_not_there_is_told_in_a_sentence(word: str, sentence: str) -> None:
+def test_what_is_not_there_is_told_in_a_sentence(word: str | int, sentence: str) -> None:
     with pytest.raises(InputError, match=re.escape(sentence)):
         open_source(word, reconnect=Reconnect(0))
 
