@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mdpose_edge.bench.run import Benchmark, Run
     from mdpose_edge.bench.session import Variant
 
+CALLS = "Calls that count, of each stream; they come in 20 turns, so rounded up to a multiple of 20."
+
 
 def bench(
     models: Annotated[
@@ -30,7 +32,7 @@ def bench(
     people: Annotated[int, typer.Option(min=1, max=30, help="In each drawn frame.")] = 10,
     threads: Annotated[str, typer.Option(help='CPU threads of an engine: "1,2,4". Default: its own choice.')] = "",
     streams: Annotated[str, typer.Option(help='Estimators that run at once: "1,2,4".')] = "1",
-    frames: Annotated[int, typer.Option(min=1, help="Calls that count, of each stream.")] = 200,
+    frames: Annotated[int, typer.Option(min=1, help=CALLS)] = 200,
     warmup: Annotated[int, typer.Option(min=1, help="Calls before them.")] = 20,
     startup: Annotated[bool, typer.Option(help="Also time the way from nothing to the first pose.")] = True,
     require_stable: Annotated[

@@ -11,6 +11,8 @@ import typer
 
 from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, keep_inputs, write_json
 
+THRESHOLD = "Poses scoring at or below this are not sent. The page's slider starts at 0.3, or here if that is more."
+
 
 def view(
     model: Model,
@@ -22,7 +24,7 @@ def view(
     ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Where the page's slider begins.")] = 0.1,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD)] = 0.1,
     frame_size: Annotated[str | None, typer.Option(metavar="WxH", help="Of a camera, or raw frames.")] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, help="Of a camera, images, or raw frames.")] = None,
     max_fps: Annotated[float, typer.Option(min=0.1, help="Frames that a viewer gets, per second.")] = 30.0,

@@ -72,7 +72,7 @@ def view_source(
         estimator: made on this thread.
         source: iterated and closed.
         model: how the page names the artifact.
-        threshold: the estimator's: the page's slider begins there.
+        threshold: the estimator's: the page's slider reaches down to it.
         host: the address or name to listen on.
         port: 0 lets the system choose.
         token: what viewers must know; needed on any address but loopback.

@@ -13,6 +13,7 @@ from mdpose_edge.bench.frames import MAX_KEPT, Frames, draw_frames, read_frames
 from mdpose_edge.bench.run import ROUNDS, Plan, benchmark
 from mdpose_edge.bench.session import STAGES, Session, Variant
 from mdpose_edge.bench.startup import measure_startup
+from mdpose_edge.commands.bench import CALLS
 from mdpose_edge.errors import EngineError, MdposeError
 from tests.artifacts import Artifacts
 
@@ -45,6 +46,12 @@ def test_two_take_turns_and_are_compared(artifacts: Artifacts, frames: Frames) -
     assert set(record["machine"]) == {"identity", "before", "after", "power"}
     assert record["runs"][1]["variant"]["model"] == str(other.model)
     assert record["stable"] is all(run["stability"]["stable"] for run in record["runs"])
+
+
+@pytest.mark.parametrize("asked, counted", [(1, ROUNDS), (ROUNDS, ROUNDS), (ROUNDS + 1, 2 * ROUNDS)])
+def test_calls_are_rounded_up_as_the_help_says(asked: int, counted: int) -> None:
+    assert Plan(calls=asked).calls_per_round * ROUNDS == counted
+    assert f"rounded up to a multiple of {ROUNDS}" in CALLS
 
 
 def test_a_batch_counts_its_images(artifacts: Artifacts, frames: Frames) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mdpose_edge.commands.view import THRESHOLD
 from mdpose_edge.view.hub import Hub
 from mdpose_edge.view.server import ViewServer
 from tests.chromium import Chromium
@@ -18,6 +19,7 @@ FRAME_NUMBER = "Number((document.getElementById('frame').textContent.match(/fram
 NOSE_XY = tuple(int(value) for value in KEYPOINT_XY[0])
 SHOULDER_XY = tuple(int(value) for value in KEYPOINT_XY[5])
 GREY = 90
+SLIDER_START = "0.3"
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +91,16 @@ def test_the_threshold_hides_weak_poses(browser: Chromium, hub: Hub, server: Vie
     with Playing(hub, fps=20):
         watch(browser, server)
         assert browser.run("document.getElementById('people').textContent") == "2"
+        assert browser.run("document.getElementById('threshold').value") == SLIDER_START
         for threshold, people in (("0.5", "1"), ("0.95", "0"), ("0.1", "2")):
             code = f"threshold.value = '{threshold}'; threshold.dispatchEvent(new Event('input'))"
             browser.run(f"(() => {{ const threshold = document.getElementById('threshold'); {code} }})()")
             assert browser.run("document.getElementById('people').textContent") == people
         assert browser.run("document.getElementById('threshold').min") == "0.1"
+
+
+def test_the_help_says_where_the_slider_starts() -> None:
+    assert f"slider starts at {SLIDER_START}" in THRESHOLD
 
 
 def test_a_snapshot_is_the_frame_with_what_is_drawn(browser: Chromium, hub: Hub, server: ViewServer) -> None:
