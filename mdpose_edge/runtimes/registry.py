@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from mdpose_edge.bundle import Bundle, open_bundle
-from mdpose_edge.errors import BundleError, CheckpointError, EngineError
+from mdpose_edge.errors import BundleError, CheckpointError, EngineError, MissingPackageError
+from mdpose_edge.optional import available
 from mdpose_edge.runtimes.base import CheckedAdapter, RuntimeAdapter
 from mdpose_edge.spec import ModelSpec
 
@@ -47,7 +48,7 @@ ENGINES = {
 
 
 def open_engine(
-    model: str | Path, runtime: str | None = None, threads: int | None = None
+    model: str | Path, runtime: str | None = None, threads: int | None = None, *, option: str = "--runtime"
 ) -> tuple[ModelSpec, RuntimeAdapter]:
     """Open a model on an engine.
 
@@ -55,6 +56,7 @@ def open_engine(
         model: a bundle's directory, or a .safetensors checkpoint.
         runtime: the engine's name, or None for the default of the model's target.
         threads: CPU threads of the engine, or None for its own choice.
+        option: how the command line names `runtime`, for what errors advise.
 
     Returns:
         The model's spec, and the engine with the graph loaded.
@@ -69,10 +71,17 @@ def open_engine(
     path = Path(model)
     source = path if _is_checkpoint(path) else open_bundle(path)
     target = source.spec.target if isinstance(source, Bundle) else CHECKPOINT_TARGET
-    engine = _engine_for(target, runtime, str(path))
+    engine = _engine_for(target, runtime, str(path), option)
     if isinstance(source, Bundle) and target in ENGINES[engine].simulates:
         _check_simulates(source, engine)
-    adapter = load_adapter(engine, source, threads)
+    try:
+        adapter = load_adapter(engine, source, threads)
+    except MissingPackageError as error:
+        others = _simulators(source) if isinstance(source, Bundle) else []
+        if not others:
+            raise
+        do = f"{error.do}, or use {option} {' or '.join(others)}, which computes this graph as it is written"
+        raise MissingPackageError(error.where, expected=error.expected, got=error.got, do=do) from error
     return adapter.spec, adapter
 
 
@@ -125,7 +134,7 @@ def _is_checkpoint(path: Path) -> bool:
     return path.is_file()
 
 
-def _engine_for(target: str, runtime: str | None, where: str) -> str:
+def _engine_for(target: str, runtime: str | None, where: str, option: str) -> str:
     if runtime is None:
         return default_engine(target, where)
     if target not in ENGINES[runtime].targets + ENGINES[runtime].simulates:
@@ -134,36 +143,52 @@ def _engine_for(target: str, runtime: str | None, where: str) -> str:
             where,
             expected=f"a model for {' or '.join(ENGINES[runtime].targets)}, which {runtime} opens",
             got=f"one for {target}",
-            do=f"use --runtime {' or '.join(suited)}, or export it for {runtime}" if suited else "update mdpose-edge",
+            do=f"use {option} {' or '.join(suited)}, or export it for {runtime}" if suited else "update mdpose-edge",
         )
     return runtime
 
 
-def _check_simulates(bundle: Bundle, engine: str) -> None:
-    """Refuse a float32 graph that only TensorRT's flags or calibration cache make float16 or int8."""
+def _simulators(bundle: Bundle) -> list[str]:
+    """List the engines on this machine that compute a bundle's graph as it is written, in the place of its own."""
+    found = [name for name, engine in ENGINES.items() if bundle.spec.target in engine.simulates and available(name)]
+    return found if found and _states_precision(bundle) else []
+
+
+def _states_precision(bundle: Bundle) -> bool:
+    """Say whether a graph for TensorRT is of the precision that its engine has."""
     from mdpose_edge.trt.recipe import read_recipe
 
     recipe = read_recipe(bundle)
-    if recipe.calibration is None and (recipe.precision != "fp16" or recipe.typing == "strong"):
+    return recipe.calibration is None and (recipe.precision != "fp16" or recipe.typing == "strong")
+
+
+def _check_simulates(bundle: Bundle, engine: str) -> None:
+    """Refuse a float32 graph that only TensorRT's flags or calibration cache make float16 or int8."""
+    if _states_precision(bundle):
         return
     expected = f"a graph that states its precision, for {engine} to compute"
-    got, do = f"one that the device makes {recipe.precision}", "run it there, after mdpose-edge build"
+    got, do = f"one that the device makes {bundle.spec.precision}", "run it there, after mdpose-edge build"
     raise EngineError(str(bundle.path), expected=expected, got=got, do=do)
 
 
 def _read_checkpoint_spec(path: Path) -> ModelSpec:
-    """Read the header of a safetensors file: its length as 8 bytes, little-endian, then JSON."""
+    """Read the header of a safetensors file: its length as 8 bytes, little-endian, then JSON; the tensors follow."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
-            text = json.loads(file.read(length))["__metadata__"]["spec"]
+            header, size = json.loads(file.read(length)), path.stat().st_size
+        text = header.pop("__metadata__")["spec"]
+        whole = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
         if not isinstance(text, str):
             raise TypeError(f"a spec that is a {type(text).__name__}")
     except OSError as error:
         raise CheckpointError(str(path), expected="a readable file", got=str(error.strerror), do="check it") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         expected, do = "a ModelSpec in the header of a safetensors file", "give a checkpoint of mdpose-edge train"
         raise CheckpointError(str(path), expected=expected, got="none", do=do) from error
+    if size != whole:
+        expected, do = f"a whole safetensors file of {whole} bytes", "copy it here again"
+        raise CheckpointError(str(path), expected=expected, got=f"{size} bytes", do=do)
     return ModelSpec.from_json(text, str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.qdq_lint import lint_qdq
-from mdpose_edge.errors import BundleError, EngineError, ExportError
+from mdpose_edge.errors import BundleError, EngineError, ExportError, MissingPackageError
 from mdpose_edge.export.bundle import export_checkpoint
 from mdpose_edge.export.recipe import Wish, resolve
 from mdpose_edge.runtimes.registry import open_engine
@@ -256,6 +257,31 @@ def test_a_graph_that_states_its_precision_runs_on_onnxruntime(exported: Make, a
     with adapter:
         images = np.zeros((1, spec.input.height, spec.input.width, 3), np.uint8)
         assert set(adapter.infer(images)) == set(spec.outputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        pytest.param(
+            {"trt": "11"},
+            ", or use --reference-runtime onnxruntime, which computes this graph as it is written",
+            id="as written",
+        ),
+        pytest.param({"trt": "8.5"}, "", id="made by the device"),
+    ],
+)
+def test_where_tensorrt_is_missing_the_engine_that_can_is_named(
+    exported: Make, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], advice: str
+) -> None:
+    bundle = exported("tensorrt", "fp16", **options)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingPackageError) as caught:
+        open_engine(bundle, option="--reference-runtime")
+    assert caught.value.do == f'run: pip install "mdpose-edge[tensorrt]"{advice}'
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError) as caught:
+        open_engine(bundle)
+    assert caught.value.do == 'run: pip install "mdpose-edge[tensorrt]"'
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,24 @@ def test_a_checkpoint_without_a_spec_is_one_sentence(tmp_path: Path, data: bytes
         read_model_spec(path)
 
 
+@pytest.mark.parametrize("change", [-1, -1000, 1])
+def test_a_checkpoint_that_is_cut_short_is_one_sentence(artifacts: Artifacts, tmp_path: Path, change: int) -> None:
+    whole = artifacts.checkpoint().read_bytes()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(whole[:change] if change < 0 else whole + b" " * change)
+    with pytest.raises(CheckpointError, match=f"safetensors file of {len(whole)} bytes, got {len(whole) + change} byt"):
+        read_model_spec(path)
+
+
+@pytest.mark.parametrize("entry", [b'{"data_offsets":[0]}', b"{}", b"7", b'{"data_offsets":["a","b"]}'])
+def test_a_header_of_other_entries_is_one_sentence(tmp_path: Path, entry: bytes) -> None:
+    header = b'{"__metadata__":{"spec":"{}"},"weight":' + entry + b"}"
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="expected a ModelSpec"):
+        read_model_spec(path)
+
+
 def test_a_spec_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
     header = b'{"__metadata__":{"spec":{}}}'
     path = tmp_path / "model.safetensors"
