@@ -22,6 +22,7 @@ from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
 from mdpose_edge.check.verdict import Limits, Verdict, judge
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.optional import require
+from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.spec import KeypointSpec, ModelSpec
 
 
@@ -108,6 +109,7 @@ def check(
         MdposeError: it cannot be measured.
     """
     check_limit(limit)
+    _check_reference(reference, reference_runtime)
     with closing(Artifact(candidate, runtime=runtime, threads=threads)) as one:
         frames = _frames(reference, data, split, limit, data_format, one.spec.keypoints)
         if frames.split is not None:
@@ -159,6 +161,20 @@ def record(
     return len(frames)
 
 
+def _check_reference(reference: str | Path, runtime: str | None) -> None:
+    """Refuse what is no reference before the candidate is loaded and images are looked for."""
+    path = Path(reference)
+    if path.suffix not in (RESULTS_SUFFIX, RECORDING_SUFFIX):
+        read_model_spec(path)
+        return
+    if runtime is not None:
+        expected, do = "a reference that is run", "leave the option out"
+        raise ConfigError("--reference-runtime", expected=expected, got=str(reference), do=do)
+    if not path.is_file():
+        do = "correct the path"
+        raise DataError(str(path), expected="a recording or results to compare with", got="no such file", do=do)
+
+
 def _frames(
     reference: str | Path,
     data: str | Path | None,
@@ -181,15 +197,12 @@ def _open_reference(
     """Open what the candidate is compared with, by the kind of file it is."""
     suffix = Path(reference).suffix
     side: Side
-    if suffix in (RESULTS_SUFFIX, RECORDING_SUFFIX) and runtime is not None:
-        expected, do = "a reference that is run", "leave the option out"
-        raise ConfigError("--reference-runtime", expected=expected, got=str(reference), do=do)
     if suffix == RESULTS_SUFFIX:
         side = Results(reference, frames, candidate)
     elif suffix == RECORDING_SUFFIX:
         side = RecordedArtifact(Recording(reference), str(reference))
     else:
-        side = Artifact(reference, runtime=runtime, threads=threads)
+        side = Artifact(reference, runtime=runtime, threads=threads, option="--reference-runtime")
     with closing(side):
         yield side
 

@@ -117,9 +117,7 @@ class _Tally:
         return self.reference is not None and same_cells(self.candidate, self.reference)
 
     def _settings_apart(self) -> tuple[str, ...] | None:
-        if self.reference is None or not self._one_model():
-            return None
-        return settings_apart(self.candidate, self.reference)
+        return None if self.reference is None else settings_apart(self.candidate, self.reference)
 
     def _compare_components(self, candidate: Observation, reference: Observation) -> None:
         assert candidate.mixture is not None and reference.mixture is not None

@@ -149,8 +149,9 @@ class Measurement:
     uncertainty: Uncertainty | None
     scores: Scores
     divergence: Divergence | None
+    """None where the sides have other cells, or one is known by its results alone."""
     settings_apart: tuple[str, ...] | None
-    """Settings of preprocessing and decoding that differ; None where the sides are not of one model."""
+    """Settings of preprocessing and decoding that differ; None where one side is known by its results alone."""
     images: tuple[ImagePair, ...]
     calibration_images: int | None = None
     """That the candidate's ranges were measured on; None where the inputs were not given."""

@@ -17,7 +17,7 @@ from mdpose_edge import __version__
 from mdpose_edge.check.charts import bar, gauge, histogram
 from mdpose_edge.check.gate import Check, SideInfo
 from mdpose_edge.check.layers import LayerErrors, layer_name
-from mdpose_edge.check.measurement import Divergence, ImagePair, OutputError
+from mdpose_edge.check.measurement import ImagePair, OutputError
 from mdpose_edge.check.slices import SLICES
 from mdpose_edge.check.verdict import Finding
 from mdpose_edge.draw import draw_poses
@@ -75,8 +75,7 @@ def _sections(check: Check, more: str) -> Iterator[str]:
     yield more
     yield _charts(check)
     yield _worst(check)
-    if check.measurement.divergence is not None:
-        yield _outputs(check.measurement.divergence)
+    yield _outputs(check)
     if check.layers is not None:
         yield _layers(check.layers)
     meaning = "What each figure means, and where its limit comes from, is in docs/gate.md."
@@ -94,11 +93,12 @@ def _header(check: Check) -> str:
 
 def _facts(check: Check) -> str:
     labels = "" if check.frames.split is not None else ", without annotations: accuracy was not measured"
+    caution = check.verdict.caution and f" <strong>{escape(_sentence_case(check.verdict.caution))}.</strong>"
     return (
         '<div class="scroll"><table class="facts"><tr><th></th><th class="state">artifact</th>'
         '<th class="state">engine</th><th class="state">graph</th><th class="state">input</th></tr>'
         f"{_side('candidate', check.candidate)}{_side('reference', check.reference)}</table></div>"
-        f'<p class="soft">{len(check.frames)} images of {escape(check.frames.where)}{labels}.</p>'
+        f'<p class="soft">{len(check.frames)} images of {escape(check.frames.where)}{labels}.{caution}</p>'
     )
 
 
@@ -157,8 +157,12 @@ def _figure(caption: str, content: str) -> str:
     return f"<figure><figcaption>{escape(caption)}</figcaption>{content}</figure>"
 
 
-def _outputs(divergence: Divergence) -> str:
+def _outputs(check: Check) -> str:
     """Lay the outputs out, a row for each level and a column for each kind, as `kind_level` names them."""
+    title, divergence = "<h2>Error by output</h2>", check.measurement.divergence
+    if divergence is None:
+        (finding,) = (finding for finding in check.verdict.findings if finding.key == "component_kl")
+        return f"{title}<p>Not known: {escape(finding.note)}.</p>"
     by_name = {tuple(output.name.rpartition("_")[::2]): output for output in divergence.outputs}
     kinds = list(dict.fromkeys(kind for kind, _ in by_name))
     levels = list(dict.fromkeys(level for _, level in by_name))
@@ -168,7 +172,7 @@ def _outputs(divergence: Divergence) -> str:
         rows.append(f"<tr><td>{escape(level)}</td>{cells}</tr>")
     head = "".join(f"<th>{escape(kind)}</th>" for kind in kinds)
     return (
-        "<h2>Error by output</h2><p>Root mean square error of each head tensor, as a part of the spread of the "
+        f"{title}<p>Root mean square error of each head tensor, as a part of the spread of the "
         "reference's values.</p>"
         f'<div class="scroll"><table class="outputs"><tr><th>level</th>{head}</tr>{"".join(rows)}</table></div>'
     )

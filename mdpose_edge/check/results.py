@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +87,32 @@ def _read_rows(where: str, length: int) -> list[Mapping[str, Any]]:
     if not isinstance(rows, list):
         raise DataError(where, expected="a list of COCO results", got=f"a {type(rows).__name__}", do=do)
     for number, row in enumerate(rows):
-        usable = False
-        with suppress(KeyError, TypeError, ValueError):
-            values = np.array([*row["keypoints"], row["score"]], np.float64)
-            usable = len(values) == length + 1 and bool(np.isfinite(values).all()) and isinstance(row["image_id"], int)
-        if not usable:
+        fault = _fault(row, length)
+        if fault:
             expected = f"results with image_id, score and {length} keypoint numbers"
-            raise DataError(where, expected=expected, got=f"{str(row)[:60]} at {number}", do=do)
+            raise DataError(where, expected=expected, got=f"{fault} in result {number}, counted from 0", do=do)
     return rows
+
+
+def _fault(row: Any, length: int) -> str:
+    """Say what is wrong with a result, or nothing."""
+    if not isinstance(row, dict):
+        return f"a {type(row).__name__}"
+    missing = [key for key in ("image_id", "score", "keypoints") if key not in row]
+    if missing:
+        return f"no {missing[0]}"
+    if not isinstance(row["image_id"], int):
+        return f"image_id {row['image_id']!r}, a {type(row['image_id']).__name__},"
+    for key, shape in (("score", ()), ("keypoints", (length,))):
+        try:
+            values = np.array(row[key], np.float64)
+        except (TypeError, ValueError):
+            return f"{key} of other than numbers"
+        if values.shape != shape:
+            return f"{key} of shape {values.shape}"
+        if not np.isfinite(values).all():
+            return f"{key} not finite"
+    return ""
 
 
 def _rows_by_image(rows: Sequence[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:

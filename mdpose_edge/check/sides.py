@@ -84,8 +84,15 @@ class Artifact:
         MdposeError: it cannot be opened, or the engine is unknown, absent or fails.
     """
 
-    def __init__(self, model: str | Path, *, runtime: str | None = None, threads: int | None = None) -> None:
-        self.spec, self._adapter = open_engine(model, runtime, threads)
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        runtime: str | None = None,
+        threads: int | None = None,
+        option: str = "--runtime",
+    ) -> None:
+        self.spec, self._adapter = open_engine(model, runtime, threads, option=option)
         self.name, self.engine, self.batch = str(model), self._adapter.engine, self.spec.input.batch
         self._read = HeadsReader(self.spec)
         size = self.spec.input
@@ -162,7 +169,7 @@ def same_cells(a: ModelSpec, b: ModelSpec) -> bool:
 
 
 def settings_apart(candidate: ModelSpec, reference: ModelSpec) -> tuple[str, ...]:
-    """List the settings of preprocessing and decoding that differ between two artifacts of one model.
+    """List the settings of preprocessing and decoding that differ between two artifacts; the input's size is none.
 
     Images need not show it: on square frames, letterbox and stretch are the same.
     """

@@ -14,6 +14,8 @@ from mdpose_edge.errors import ConfigError, DataError
 
 HEADLINE_FIGURES = ("AP50", "AP75", "APM", "APL", "AR")
 """Beside AP itself."""
+FEW_IMAGES = 100
+"""Below so many, accuracy and scores may scatter by more than their limits: docs/gate.md has figures."""
 
 Unit = Literal[
     "AP points",
@@ -108,6 +110,8 @@ class Verdict:
 
     findings: tuple[Finding, ...]
     limits: Limits
+    caution: str = ""
+    """What to keep in mind when reading it, or ""."""
 
     @property
     def held(self) -> bool:
@@ -123,7 +127,8 @@ class Verdict:
         """Say it in one sentence."""
         judged = sum(finding.held is not None for finding in self.findings)
         if self.held:
-            return f"held: {judged} figures are within their limits"
+            figures = "1 figure is within its limit" if judged == 1 else f"{judged} figures are within their limits"
+            return f"held: {figures}"
         worst = ", ".join(_excess(finding) for finding in self.fallen[:3])
         more = f" and {len(self.fallen) - 3} more" if len(self.fallen) > 3 else ""
         return f"fell short in {len(self.fallen)} of {judged} figures: {worst}{more}"
@@ -131,41 +136,51 @@ class Verdict:
     def to_json_dict(self) -> dict[str, Any]:
         """Give it ready for json.dump; an infinite change becomes null, as JSON has none."""
         findings = [{**_finite(asdict(finding)), "held": finding.held} for finding in self.findings]
-        return {"held": self.held, "sentence": self.sentence(), "findings": findings, "limits": asdict(self.limits)}
+        verdict = {"held": self.held, "sentence": self.sentence(), "caution": self.caution}
+        return {**verdict, "findings": findings, "limits": asdict(self.limits)}
 
 
 def judge(measurement: Measurement, limits: Limits | None = None) -> Verdict:
     """Hold every figure against its limit.
 
     Raises:
-        DataError: there is none that can be judged.
+        DataError: there is none that can be judged; that settings agree says nothing of what was run.
     """
     limits = limits or Limits()
     findings = tuple(_findings(measurement, limits))
-    if all(finding.held is None for finding in findings):
-        notes = sorted({finding.note for finding in findings})
+    if all(finding.held is None or (finding.held and finding.key == "settings") for finding in findings):
+        notes = sorted({finding.note for finding in findings if finding.note})
         do = "check on more images, or ones with people that the reference finds"
         raise DataError("the check", expected="a figure to judge by", got=f"none ({'; '.join(notes)})", do=do)
-    return Verdict(findings, limits)
+    return Verdict(findings, limits, _caution(len(measurement.images)))
+
+
+def _caution(images: int) -> str:
+    if images >= FEW_IMAGES:
+        return ""
+    count = "1 image" if images == 1 else f"{images} images"
+    return f"figures of only {count} scatter: judge on {FEW_IMAGES} and more"
 
 
 def _findings(measurement: Measurement, limits: Limits) -> Iterator[Finding]:
-    if measurement.settings_apart is not None:
-        yield _settings(measurement.settings_apart)
+    yield _settings(measurement.settings_apart)
     if measurement.calibration_images is not None:
         yield _calibration(measurement.calibration_images, limits)
-    if measurement.swapped_colours is not None:
         yield _colours(measurement.swapped_colours, limits)
     if measurement.accuracy is not None:
         yield from _accuracy(measurement.accuracy, limits)
     if measurement.uncertainty is not None:
         yield from _uncertainty(measurement.uncertainty, limits)
     yield from _scores(measurement.scores, limits)
-    if measurement.divergence is not None:
-        yield from _divergence(measurement.divergence, limits)
+    known_by_results = measurement.settings_apart is None
+    note = "one side has no mixture" if known_by_results else "different cells"
+    yield from _divergence(measurement.divergence, limits, note)
 
 
-def _settings(apart: tuple[str, ...]) -> Finding:
+def _settings(apart: tuple[str, ...] | None) -> Finding:
+    if apart is None:
+        label, note = "settings that differ", "one side has no settings"
+        return Finding("settings", "Settings", label, "settings", None, None, None, None, 0.0, note)
     count = float(len(apart))
     label = f"settings that differ: {', '.join(apart) or 'none'}"
     return Finding("settings", "Settings", label, "settings", None, None, count, count, 0.0)
@@ -173,15 +188,14 @@ def _settings(apart: tuple[str, ...]) -> Finding:
 
 def _calibration(images: int, limits: Limits) -> Finding:
     missing = float(limits.calibration_images - images)
-    label = f"calibration images, at least {limits.calibration_images}"
+    label = f"calibration images (at least {limits.calibration_images})"
     return Finding("calibration_images", "Calibration", label, "images", images, None, -missing, missing, 0.0)
 
 
-def _colours(log_odds: float, limits: Limits) -> Finding:
+def _colours(log_odds: float | None, limits: Limits) -> Finding:
     label = "log odds that calibration swapped red and blue"
-    return Finding(
-        "swapped_colours", "Calibration", label, "nats", None, None, log_odds, log_odds, limits.swapped_colours
-    )
+    limit, note = limits.swapped_colours, "too few images to tell" if log_odds is None else ""
+    return Finding("swapped_colours", "Calibration", label, "nats", None, None, log_odds, log_odds, limit, note)
 
 
 def _accuracy(accuracy: Accuracy, limits: Limits) -> Iterator[Finding]:
@@ -237,13 +251,13 @@ def _scores(scores: Scores, limits: Limits) -> Iterator[Finding]:
     yield Finding("score_shift", group, "median score shift", "score", *medians, shift, worse, limits.score_shift, note)
 
 
-def _divergence(divergence: Divergence, limits: Limits) -> Iterator[Finding]:
-    group = "Mixtures, cell by cell"
-    apart, limit = float(divergence.components.mean()), limits.component_kl
+def _divergence(divergence: Divergence | None, limits: Limits, missing: str) -> Iterator[Finding]:
+    group, note = "Mixtures, cell by cell", missing if divergence is None else ""
+    apart, limit = None if divergence is None else float(divergence.components.mean()), limits.component_kl
     label = "components apart"
-    yield Finding("component_kl", group, label, "nats per keypoint", None, None, apart, apart, limit)
-    apart, limit = float(divergence.weights.mean()), limits.weight_kl
-    yield Finding("weight_kl", group, "weights apart", "nats per image", None, None, apart, apart, limit)
+    yield Finding("component_kl", group, label, "nats per keypoint", None, None, apart, apart, limit, note)
+    apart, limit = None if divergence is None else float(divergence.weights.mean()), limits.weight_kl
+    yield Finding("weight_kl", group, "weights apart", "nats per image", None, None, apart, apart, limit, note)
 
 
 def _change(pair: Pair) -> float | None:
@@ -259,6 +273,10 @@ def _in_percent(pair: Pair) -> Pair:
 
 
 def _excess(finding: Finding) -> str:
+    if finding.unit == "settings":
+        return finding.label
+    if finding.unit == "images":
+        return f"{finding.candidate:g} {finding.label}"
     return f"{finding.label} by {finding.change:+.3g} (limit {finding.limit:g} {finding.unit})"
 
 

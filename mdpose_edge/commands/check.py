@@ -80,9 +80,13 @@ def check(
         for f in found.verdict.findings
     ]
     columns = ("figure", "candidate", "reference", "change", "limit", "verdict")
-    print_table(f"{candidate} against {reference}, {len(found.frames)} images of {found.frames.where}", columns, rows)
+    where = f"{len(found.frames)} images of {found.frames.where}"
+    labels = "" if found.frames.split is not None else ", without annotations: accuracy was not measured"
+    print_table(f"{candidate} against {reference}, {where}{labels}", columns, rows)
     if report is not None:
         typer.echo(f"report: {write_report(found, report)}")
+    if found.verdict.caution:
+        typer.echo(found.verdict.caution)
     typer.echo(found.verdict.sentence())
     if not found.verdict.held:
         raise typer.Exit(1)

@@ -154,6 +154,7 @@ def test_check_tells_held_from_fallen_by_its_exit_code(run: Run, artifacts: Arti
     code, out, _ = run("check", artifacts.bundle("openvino"), *options)
     assert (code, json.loads(record.read_text())["held"]) == (0, True)
     assert out.splitlines()[-1].startswith("held: ")
+    assert out.splitlines()[-2].startswith("figures of only 2 images scatter")
     broken = edited_bundle(bundle, tmp_path / "broken", scale_outputs("gamma", 0.0))
     code, out, _ = run("check", broken, *options)
     assert (code, json.loads(record.read_text())["held"]) == (1, False)
@@ -176,7 +177,8 @@ def test_check_against_a_recording_needs_no_data(run: Run, artifacts: Artifacts,
         pytest.param(["--reference", "x", "--record", "y.npz"], ["--reference", "both"], id="compare and record"),
         pytest.param(["--record", "y.npz"], ["--data"], id="nothing to record"),
         pytest.param(["--reference", "none.npz"], ["none.npz"], id="no recording"),
-        pytest.param(["--reference", "none", "--data", "."], ["with images"], id="no images"),
+        pytest.param(["--reference", "none.json", "--data", "."], ["none.json", "no such file"], id="no results"),
+        pytest.param(["--reference", "none", "--data", "."], ["none: ", "no such file"], id="no reference"),
     ],
 )
 def test_check_that_cannot_measure_exits_with_2(

@@ -13,6 +13,7 @@ import pytest
 
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.check.gate import Check, check, record
+from mdpose_edge.check.report import render
 from mdpose_edge.coco import load_split, write_results
 from mdpose_edge.errors import ConfigError, DataError, EngineError, InputError, MdposeError
 from mdpose_edge.evaluate import FIGURES, evaluate
@@ -159,6 +160,16 @@ def test_a_candidate_that_finds_nobody_falls_behind_perfect_results(bundle: Path
         pytest.param(lambda rows: {"figures": {}}, "a list of COCO results", id="the figures instead"),
         pytest.param(lambda rows: [{**rows[0], "score": float("nan")}], "results with image_id", id="NaN"),
         pytest.param(lambda rows: [{**rows[0], "keypoints": [1, 2]}], "51 keypoint numbers", id="other keypoints"),
+        pytest.param(
+            lambda rows: [rows[0], {**rows[0], "keypoints": [1, 2]}],
+            r"got keypoints of shape \(2,\) in result 1, counted from 0; give",
+            id="keypoints of another length",
+        ),
+        pytest.param(lambda rows: [{**rows[0], "keypoints": ["x"]}], "got keypoints of other than numbers", id="words"),
+        pytest.param(lambda rows: [{**rows[0], "score": [1]}], "got score of shape", id="a list of scores"),
+        pytest.param(lambda rows: [{"image_id": 7, "score": 1}], "got no keypoints in result 0", id="no keypoints"),
+        pytest.param(lambda rows: [{**rows[0], "image_id": "7"}], "got image_id '7', a str, in result 0", id="text id"),
+        pytest.param(lambda rows: [7], "got a int in result 0", id="a number"),
         pytest.param(lambda rows: [{**rows[0], "image_id": 99}], "image_id 99", id="other images"),
         pytest.param(lambda rows: [r for r in rows if r["image_id"] == 7], "none for 2 of them", id="fewer images"),
     ],
@@ -180,6 +191,9 @@ def test_results_need_annotated_images(bundle: Path, data: Path, tmp_path: Path)
     ("reference", "options", "error", "words"),
     [
         pytest.param("none", {}, MdposeError, "no such file", id="no reference"),
+        pytest.param("none.json", {}, DataError, "none.json: .* no such file", id="no results"),
+        pytest.param("none.npz", {}, DataError, "none.npz: .* no such file", id="no recording"),
+        pytest.param("none.txt", {}, MdposeError, "none.txt: .* no such file", id="no file of any kind"),
         pytest.param("heads.npz", {"reference_runtime": "openvino"}, ConfigError, "--reference-runtime", id="runtime"),
         pytest.param("BUNDLE", {"limit": 0}, ConfigError, "at least 1", id="limit"),
         pytest.param("BUNDLE", {"runtime": "torch"}, EngineError, "torch", id="engine"),
@@ -190,6 +204,13 @@ def test_what_cannot_be_measured_is_an_error(
 ) -> None:
     with pytest.raises(error, match=words):
         run(bundle, bundle if reference == "BUNDLE" else Path(reference), data, **options)
+
+
+def test_a_reference_that_is_missing_is_told_before_all_else(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    for candidate, data in ((bundle, tmp_path / "frames"), (bundle, None), (tmp_path / "none", tmp_path / "frames")):
+        with pytest.raises(DataError, match=r"nofile\.json: expected .* got no such file"):
+            run(candidate, tmp_path / "nofile.json", data)
 
 
 def test_data_is_needed_unless_the_reference_carries_it(bundle: Path, tmp_path: Path) -> None:
@@ -239,7 +260,15 @@ def test_artifacts_of_other_cells_are_compared_by_poses_alone(
     save_checkpoint(tmp_path / "wide.safetensors", spec, MDPoseNetwork(spec, auxiliary_center=True).state_dict())
     found = run(tmp_path / "wide.safetensors", bundle, data)
     assert found.measurement.divergence is None
-    assert "nll" in judged(found)
+    assert judged(found) >= {"nll", "settings"}
+    states = {finding.key: finding.state for finding in found.verdict.findings}
+    assert states["component_kl"] == states["weight_kl"] == "not judged: different cells"
+    assert "Not known: different cells." in render(found)
+    settings = dataclasses.replace(spec.input, resize="letterbox")
+    boxed = dataclasses.replace(spec, input=settings)
+    save_checkpoint(tmp_path / "boxed.safetensors", boxed, MDPoseNetwork(boxed, auxiliary_center=True).state_dict())
+    (fell,) = (f for f in run(tmp_path / "boxed.safetensors", bundle, data).verdict.fallen if f.key == "settings")
+    assert fell.label == "settings that differ: input.resize"
 
 
 def test_the_document_says_who_was_compared_and_on_what(bundle: Path, data: Path) -> None:

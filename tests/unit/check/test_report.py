@@ -104,6 +104,7 @@ def test_without_annotations_the_page_says_so(bundle: Path, data: Path) -> None:
     page = Page(render(check(bundle, bundle, data / "val2017", threads=1)))
     assert "accuracy was not measured" in page.text
     assert "AP50" not in page.text
+    assert "Figures of only 3 images scatter" in page.text
 
 
 def test_the_page_is_written_whole(fell: Check, tmp_path: Path) -> None:

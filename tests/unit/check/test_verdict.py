@@ -9,11 +9,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mdpose_edge.check.measurement import Accuracy, Divergence, Measurement, Pair, Scores, SliceAccuracy, Uncertainty
+from mdpose_edge.check.measurement import (
+    Accuracy,
+    Divergence,
+    ImagePair,
+    Measurement,
+    Pair,
+    Scores,
+    SliceAccuracy,
+    Uncertainty,
+)
 from mdpose_edge.check.slices import SLICES
 from mdpose_edge.check.verdict import Limits, judge
 from mdpose_edge.errors import DataError
 from mdpose_edge.evaluate import FIGURES
+from mdpose_edge.poses import Poses
 
 RANDOM = np.random.default_rng(0)
 SCORES = RANDOM.uniform(0.3, 1.0, 500)
@@ -85,6 +95,10 @@ def calibrated_on(images: int, log_odds: float) -> Change:
     return lambda m: dataclasses.replace(m, calibration_images=images, swapped_colours=log_odds)
 
 
+def others(settings: tuple[str, ...] | None, **changes: object) -> Change:
+    return lambda m: dataclasses.replace(m, settings_apart=settings, divergence=None, **changes)  # type: ignore[arg-type]
+
+
 def other_settings(m: Measurement) -> Measurement:
     return dataclasses.replace(m, settings_apart=("input.resize",))
 
@@ -153,6 +167,64 @@ def test_nothing_to_judge_is_an_error() -> None:
     nothing = np.zeros(0)
     with pytest.raises(DataError, match="a figure to judge by"):
         judge(Measurement(None, None, Scores(nothing, nothing), None, None, ()))
+
+
+@pytest.mark.parametrize(
+    ("change", "notes"),
+    [
+        pytest.param(
+            others(("input.resize",)),
+            {"settings": "", "component_kl": "different cells", "weight_kl": "different cells"},
+            id="another input size",
+        ),
+        pytest.param(
+            others(None),
+            {
+                "settings": "one side has no settings",
+                "component_kl": "one side has no mixture",
+                "weight_kl": "one side has no mixture",
+            },
+            id="results alone",
+        ),
+        pytest.param(
+            lambda m: dataclasses.replace(m, calibration_images=100),
+            {"swapped_colours": "too few images to tell"},
+            id="no colours",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_listed_and_not_judged(change: Change, notes: dict[str, str]) -> None:
+    found = {finding.key: finding for finding in judge(change(equal())).findings}
+    assert {key: found[key].note for key in notes} == notes
+    assert {key for key in notes if found[key].held is None} == {key for key, note in notes.items() if note}
+    assert all(found[key].state == f"not judged: {note}" for key, note in notes.items() if note)
+
+
+def test_equal_settings_alone_hold_nothing() -> None:
+    nothing = Scores(np.zeros(0), np.zeros(0))
+    bare = others((), accuracy=None, uncertainty=None, scores=nothing)
+    with pytest.raises(DataError, match=r"a figure to judge by, got none .*different cells"):
+        judge(bare(equal()))
+    unequal = others(("input.resize",), accuracy=None, uncertainty=None, scores=nothing)
+    assert {finding.key for finding in judge(unequal(equal())).fallen} == {"settings"}
+
+
+@pytest.mark.parametrize(
+    ("images", "said"), [(1, "only 1 image scatter"), (99, "only 99 images scatter"), (100, ""), (5000, "")]
+)
+def test_a_small_sample_is_cautioned_about(images: int, said: str) -> None:
+    nobody = Poses(np.zeros((0, 17, 2), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 2), np.float32))
+    seen = tuple(ImagePair(index, nobody, nobody, 0.0) for index in range(images))
+    verdict = judge(dataclasses.replace(equal(), images=seen))
+    assert bool(verdict.caution) is bool(said)
+    assert said in verdict.caution
+    assert verdict.to_json_dict()["caution"] == verdict.caution
+
+
+def test_the_sentence_says_counts_and_settings_as_they_are() -> None:
+    few, letterbox = judge(calibrated_on(4, -9.0)(equal())), judge(other_settings(equal()))
+    assert few.sentence().endswith(": 4 calibration images (at least 100)")
+    assert letterbox.sentence().endswith(": settings that differ: input.resize")
 
 
 def test_the_sentence_names_what_fell() -> None:
