@@ -205,4 +205,6 @@ def _print_findings(found: dict[str, Any]) -> None:
         ]
         print_table("layers returned to float", ("convolution", "cost, nats per image", "arithmetic"), rows)
         typer.echo(speed_sentence(control))
+    if found["gate"]["caution"]:
+        typer.echo(found["gate"]["caution"])
     typer.echo(f"the gate: {found['gate']['sentence']}")

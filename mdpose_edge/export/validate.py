@@ -116,15 +116,17 @@ class _Bench:
         data = self.validation
         record(self._reference(), recording, data.data, data.split, limit=data.limit, data_format=data.data_format)
 
+        total = sum(cost.layer.macs for cost in costs)
+        most = most_returnable(costs, total)
+
         def measure(count: int) -> tuple[bool, Trial]:
-            self.note(f"{count} layers in float")
+            self.note(f"returning layers to float: the {count} costliest, of {most} at most")
             nodes = [node for cost in costs[:count] for node in cost.layer.nodes]
             path, written = self._write(self.kind, self._returning(nodes), f"float-{count}")
             trial = Trial(path, written, self._check(path, recording))
             return trial.found.verdict.held, trial
 
-        total = sum(cost.layer.macs for cost in costs)
-        found = search(most_returnable(costs, total), measure, plain)
+        found = search(most, measure, plain)
         report = describe(costs, found, lambda trial: _drop(trial.found))
         if found.best is None:
             return found.trials[-1].found, report
@@ -144,7 +146,10 @@ class _Bench:
                 path, _ = self._write(self.kind, self._returning(keep_float), "ranked")
                 return probe.divergence(path, self._runtime)
 
-            return rank_layers(layers, diverge, lambda done, total: self.note(f"ranking layers: {done}/{total}"))
+            def ranked(done: int, total: int) -> None:
+                self.note(f"ranking layers: {done}/{total}, then the costliest return to float")
+
+            return rank_layers(layers, diverge, ranked)
 
     def _returning(self, nodes: Collection[str]) -> Job:
         """Give the job with these nodes in float too."""
@@ -227,14 +232,14 @@ def _fell_short(
     name: str, found: Check, validation: Validation, control: dict[str, Any] | None, is_int8: bool
 ) -> GateError:
     got = found.verdict.sentence()
+    caution = f"; {found.verdict.caution}" if found.verdict.caution else ""
     if control is not None:
         count = control["trials"][-1]["layers_in_float"]
         got = f"one that {got}, even with the {count} costliest layers in float"
-        return GateError(
-            name, expected="a graph that holds", got=got, do="raise --max-drop, or export --precision fp16"
-        )
+        do = f"raise --max-drop, or export --precision fp16{caution}"
+        return GateError(name, expected="a graph that holds", got=got, do=do)
     do = (
         "calibrate on other images, or pass --max-drop to return layers to float" if is_int8 else "use --precision fp32"
     )
     more = "" if validation.report else "; --report DIR shows where it arises"
-    return GateError(name, expected="a graph that holds", got=f"one that {got}", do=do + more)
+    return GateError(name, expected="a graph that holds", got=f"one that {got}", do=do + more + caution)

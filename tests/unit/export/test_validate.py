@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_an_export_that_falls_short_leaves_no_bundle_but_a_page(
     hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path
 ) -> None:
     validation = Validation(data, report=tmp_path / "page")
-    with pytest.raises(GateError, match="components apart by"):
+    with pytest.raises(GateError, match=r"components apart by.*; figures of only 3 images scatter: judge on 100"):
         export(hard_to_quantize, tmp_path / "out", validation, precision="int8", int8=calibration)
     assert os.listdir(tmp_path) == ["page"]
     html = (tmp_path / "page" / "index.html").read_text()
@@ -116,7 +117,11 @@ def test_accuracy_control_returns_the_layer_at_fault(
     target: str, hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path
 ) -> None:
     validation = Validation(data, max_drop=0.5, report=tmp_path / "page")
-    report = export(hard_to_quantize, tmp_path / "out", validation, target=target, precision="int8", int8=calibration)
+    notes: list[str] = []
+    options = {"int8": calibration, "progress": lambda done, total, note: notes.append(note)}
+    report = export(hard_to_quantize, tmp_path / "out", validation, target=target, precision="int8", **options)
+    assert any(re.search(r"ranking layers: 1/\d+, then the costliest return to float", note) for note in notes)
+    assert any(re.search(r"returning layers to float: the 1 costliest, of \d+ at most", note) for note in notes)
     spec = open_bundle(tmp_path / "out").spec
     control = report["accuracy_control"]
     returned = [layer for layer in control["layers"] if layer["returned_to_float"]]
