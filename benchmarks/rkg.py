@@ -320,9 +320,9 @@ def draw_results(rows: dict[str, Any]) -> NDArray[np.uint8]:
         table.append({"K_g": str(size)} | {name: str(value) for name, value in (figures | shares).items()})
     random, product, fixed = PLOTTED
     panels = (
-        Panel("AP by K_g, random: log space, product", (random, product), along="K_g"),
-        Panel("AP by K_g, log space: random, fixed", (random, fixed), along="K_g"),
-        Panel("underflow by K_g: components, persons", SHARES[:2], along="K_g"),
+        Panel("AP by K_g, random", (random, product), along="K_g", legend=("log space", "product")),
+        Panel("AP by K_g, log space", (random, fixed), along="K_g", legend=("random", "fixed")),
+        Panel("underflow by K_g", SHARES[:2], along="K_g", legend=("components", "persons")),
     )
     return draw_panels(panels, table)
 

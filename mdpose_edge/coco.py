@@ -94,6 +94,24 @@ class CocoSplit:
             self.num_keypoints[rows],
         )
 
+    def check_people(self, num_images: int | None = None) -> None:
+        """Refuse to measure where there is nobody to measure on.
+
+        Args:
+            num_images: only the first so many images, or None for all.
+
+        Raises:
+            DataError: none of them shows a person with keypoints, crowds apart.
+        """
+        count = len(self.images[:num_images])
+        people = slice(self.first_person[count])
+        if not (~self.iscrowd[people] & (self.num_keypoints[people] > 0)).any():
+            whole = count == len(self.images)
+            of = "the split" if whole else f"the first {count} of {len(self.images)} images"
+            do = "give annotated data, or another split" if whole else "take more images"
+            expected = "people with annotated keypoints to measure on"
+            raise DataError(str(self.annotation_file), expected=expected, got=f"none in {of}", do=do)
+
     def ground_truth(self, num_images: int | None = None) -> dict[str, Any]:
         """Give the first images (all by default) as a dataset for COCO's evaluation code, which may write into it.
 
@@ -292,7 +310,7 @@ def _problem_of(annotation: Any, num_keypoints: int, known_images: Mapping[int, 
             return f"a list of {length} numbers under {key}", str(found)
     image_id = annotation["image_id"]
     if not isinstance(image_id, int) or image_id not in known_images:
-        return "image_ids that stand under images", str(image_id)
+        return "image_ids that stand under images", repr(image_id)
     return None
 
 

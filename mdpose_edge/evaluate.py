@@ -99,13 +99,15 @@ def evaluate(
     Raises:
         MissingPackageError: the extra `eval` is not installed.
         ConfigError: `keypoints` are not those that the artifact predicts.
-        DataError: the split cannot be used, or does not annotate the keypoints that the artifact predicts.
+        DataError: the split cannot be used, annotates nobody, or does not annotate the keypoints that the artifact
+            predicts.
         MdposeError: the artifact or the engine fails.
     """
     _evaluation_library()  # before minutes of inference
     with PoseEstimator(model, runtime=runtime, threads=threads, decode=EVAL_DECODE) as estimator:
         keypoints = _measured_keypoints(str(model), estimator.spec.keypoints, keypoints)
         data = open_split(data_dir, split, data_format, keypoints)
+        data.check_people(limit)
         results, milliseconds = run_estimator(estimator, data, limit=limit, progress=progress)
         engine = estimator.engine
     return Evaluation(

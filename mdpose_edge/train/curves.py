@@ -33,6 +33,8 @@ class Panel:
     """A logarithmic axis."""
     along: str = "iteration"
     """The column of the horizontal axis."""
+    legend: tuple[str, ...] = ()
+    """What each of two curves is called, in their order; none where the title says it."""
 
 
 _PANELS = (
@@ -40,10 +42,10 @@ _PANELS = (
     Panel("learning rate", ("lr",), log=True),
     Panel("gradient norm before clipping", ("grad_norm",), log=True),
     Panel("images per second", ("images_per_s",)),
-    Panel("data wait, GPU use (share of time)", ("data_wait", "gpu_use")),
-    Panel("naive underflow: components, persons (share)", ("underflow", "underflow_persons")),
+    Panel("share of time", ("data_wait", "gpu_use"), legend=("data wait", "GPU use")),
+    Panel("share of naive underflow", ("underflow", "underflow_persons"), legend=("components", "persons")),
 )
-_EVALUATION = Panel("AP, AP50 on the validation split", ("AP", "AP50"))
+_EVALUATION = Panel("accuracy on the validation split", ("AP", "AP50"), legend=("AP", "AP50"))
 
 
 def draw_curves(log: Rows, evaluations: Rows) -> NDArray[np.uint8]:
@@ -55,7 +57,7 @@ def draw_curves(log: Rows, evaluations: Rows) -> NDArray[np.uint8]:
 
     Returns:
         (H, W, 3) uint8 BGR: a panel for each quantity over the iterations. A thin line is the log, a thick one its
-        running mean; of two curves the first is blue, the second vermilion.
+        running mean; of two curves the first is blue, the second vermilion, as the legend says.
     """
     drawn = [_draw_panel(panel, log) for panel in _PANELS]
     if evaluations:
@@ -85,6 +87,8 @@ def _draw_panel(panel: Panel, rows: Rows) -> NDArray[np.uint8]:
         return canvas
     low, high = _bounds(np.concatenate(drawn))
     _draw_axes(canvas, low, high, panel.log)
+    named = zip(panel.legend, LINES, curves, strict=False)
+    _draw_legend(canvas, [(name, color) for name, color, curve in named if len(curve)])
     for curve, color in zip(curves, LINES, strict=False):
         if len(curve):
             pale = tuple((2 * channel + 3 * 255) // 5 for channel in color)
@@ -119,6 +123,16 @@ def _smoothed(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.convolve(curve[:, column], kernel, "valid") for column in (0, 1)])
 
 
+def _draw_legend(canvas: NDArray[np.uint8], entries: Sequence[tuple[str, tuple[int, int, int]]]) -> None:
+    """Name curves in the corner over the diagram, each behind a stroke of its colour."""
+    right = PANEL_WH[0] - RIGHT
+    for name, color in reversed(entries):
+        (width, _), _ = cv2.getTextSize(name, _FONT, 0.4, 1)
+        cv2.putText(canvas, name, (right - width, 22), _FONT, 0.4, TEXT, 1, cv2.LINE_AA)
+        cv2.line(canvas, (right - width - 26, 18), (right - width - 6, 18), color, 2, cv2.LINE_AA)
+        right -= width + 42
+
+
 def _draw_axes(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[np.float64], log: bool) -> None:
     for part in np.linspace(0, 1, 5):
         value = low[1] + part * (high[1] - low[1])
@@ -127,7 +141,7 @@ def _draw_axes(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArra
         label = f"{10**value if log else value:.3g}"
         (width, _), _ = cv2.getTextSize(label, _FONT, 0.4, 1)
         cv2.putText(canvas, label, (LEFT - 8 - width, y + 4), _FONT, 0.4, TEXT, 1, cv2.LINE_AA)
-    for part in (0.0, 0.5, 1.0):
+    for part in (0.0, 0.5, 1.0) if high[0] - low[0] > 1 else (0.0, 1.0):  # halfway between neighbours is no iteration
         label = f"{low[0] + part * (high[0] - low[0]):.0f}"
         (width, _), _ = cv2.getTextSize(label, _FONT, 0.4, 1)
         x = round(LEFT + part * (PANEL_WH[0] - RIGHT - LEFT) - part * width)

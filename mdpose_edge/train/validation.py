@@ -61,7 +61,7 @@ class Validator:
         data_format: as for `open_split`.
 
     Raises:
-        DataError: the split cannot be used, or annotates other keypoints.
+        DataError: the split cannot be used, annotates nobody, or annotates other keypoints.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Validator:
     ) -> None:
         self.spec, self.world, self.workers, self.score = spec, world, workers, validation.score
         self.split = open_split(validation.data_dir, validation.split, data_format, spec.keypoints)
+        self.split.check_people()
         self.decode = make_decoder(spec, validation.decode)
 
     def __call__(self, network: nn.Module) -> Figures | None:

@@ -82,6 +82,7 @@ BAD_DOCUMENTS = {
     "area null": (document([person(7, area=None)]), "numbers under area"),
     "area NaN": (document([person(7, area=float("nan"))]), "finite numbers under area"),
     "unknown image": (document([person(8)]), "got 8 in annotation 1"),
+    "image id of text": (document([{**person(7), "image_id": "7"}]), "got '7' in annotation 1"),
     "annotation that is a number": ({**document([]), "annotations": [5]}, "got a int in annotation 0"),
     "image without a file name": ({**document([]), "images": [{"id": 1}]}, "file_name"),
     "image listed twice": ({**document([], image_ids=(7, 7))}, "two with id 7"),

@@ -225,6 +225,24 @@ def test_a_checkpoint_is_evaluated_end_to_end(artifacts: Artifacts, tmp_path: Pa
     assert found.figures == coco_figures(load_split(tmp_path, "val"), found.results)
 
 
+@pytest.mark.parametrize(
+    ("people", "limit", "where"),
+    [
+        pytest.param([], None, "the split", id="no annotations"),
+        pytest.param([unlabelled(7), person(3, iscrowd=1)], None, "the split", id="none to measure on"),
+        pytest.param([person(3)], 1, "the first 1 of 2 images", id="none in the first image"),
+    ],
+)
+def test_a_split_of_nobody_is_refused(
+    artifacts: Artifacts, tmp_path: Path, people: list[Any], limit: int | None, where: str
+) -> None:
+    write_split(tmp_path, document(people))
+    seen: list[int] = []
+    with pytest.raises(DataError, match=f"people with annotated keypoints to measure on, got none in {where}"):
+        evaluate(artifacts.checkpoint(), tmp_path, limit=limit, progress=lambda done, _: seen.append(done))
+    assert seen == []
+
+
 def test_data_with_other_keypoints_than_the_model_predicts_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
     birds = {**PERSON_CATEGORY, "keypoints": ["beak", *COCO_KEYPOINTS.names[1:]]}
     write_split(tmp_path, {**document([person(7)]), "categories": [birds]})

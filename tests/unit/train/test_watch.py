@@ -16,7 +16,7 @@ import torch
 from mdpose_edge.errors import DataError, MissingPackageError, TrainingError
 from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, evaluate
 from mdpose_edge.train.config import ScheduleConfig
-from mdpose_edge.train.curves import COLUMNS, PANEL_WH, draw_curves
+from mdpose_edge.train.curves import BOTTOM, COLUMNS, LEFT, LINES, PANEL_WH, TOP, draw_curves
 from mdpose_edge.train.health import RECENT, WINDOW, LossWatch
 from mdpose_edge.train.log import LOG_COLUMNS, CsvLog, read_csv
 from mdpose_edge.train.loop import LOG_FILE, RESUME_FILE, Progress, train
@@ -26,6 +26,7 @@ from mdpose_edge.train.state import EVAL_FILE
 from mdpose_edge.train.underflow import underflow_ratio
 from mdpose_edge.train.validation import Validation
 from mdpose_edge.train.watch import BOARD_FOLDER, CURVES_FILE, PICTURES_FOLDER, gpu_use
+from tests.unit.tiny_coco import document, unlabelled, write_split
 from tests.unit.train.crude_people import SMALL_PX, tiny_config
 
 SMALL = {
@@ -118,6 +119,14 @@ def test_tensorboard_that_is_absent_is_one_sentence(
 def test_validation_split_that_is_absent_is_refused_before_training(crude_people: Path, tmp_path: Path) -> None:
     validation = Validation(crude_people, "test", EVAL_DECODE, coco_figures)
     with pytest.raises(DataError, match="person_keypoints_test2017"):
+        train(tiny_config(**SMALL, eval_every=2), crude_people, tmp_path / "run", validation=validation)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_split_of_nobody_is_refused_before_training(crude_people: Path, tmp_path: Path) -> None:
+    write_split(tmp_path / "empty", document([unlabelled(7)]))
+    validation = Validation(tmp_path / "empty", "val", EVAL_DECODE, coco_figures)
+    with pytest.raises(DataError, match="people with annotated keypoints to measure on, got none in the split"):
         train(tiny_config(**SMALL, eval_every=2), crude_people, tmp_path / "run", validation=validation)
     assert not (tmp_path / "run").exists()
 
@@ -224,6 +233,27 @@ def test_curves_of_odd_data() -> None:
     image = draw_curves(rows, [{"iteration": "2", "AP": "0.5", "AP50": ""}])
     assert image.dtype == np.uint8 and image.shape[1] == COLUMNS * PANEL_WH[0]
     assert (draw_curves(rows[:1], []) != 255).any()
+
+
+def test_each_of_two_curves_stands_in_a_legend_in_its_colour() -> None:
+    rows = [{"iteration": str(i), "data_wait": "0.1", "gpu_use": "", "underflow": "0.2"} for i in range(3)]
+    rows = [{**row, "underflow_persons": "0.1"} for row in rows]
+    titles = [image[: TOP - 4] for image in np.split(draw_curves(rows, []), 3)]  # no curve reaches so high
+
+    def found(rows: int, column: int) -> list[bool]:
+        part = titles[rows][:, column * PANEL_WH[0] : (column + 1) * PANEL_WH[0]]
+        return [bool((part == color).all(axis=2).any()) for color in LINES]
+
+    assert found(0, 0) == [False, False]  # one curve needs none
+    assert found(2, 0) == [True, False]  # no GPU, no curve
+    assert found(2, 1) == [True, True]
+
+
+def test_a_single_iteration_has_no_other_iterations_number_below_it() -> None:
+    rows = [{"iteration": "4", "loss": "1"}]
+    axis = draw_curves(rows, [])[PANEL_WH[1] - BOTTOM + 4 : PANEL_WH[1], LEFT : PANEL_WH[0]]
+    dark = (axis < 160).all(axis=2).any(axis=0)
+    assert dark[:12].any() and not dark[40:-40].any()
 
 
 def test_no_gpu_has_no_utilisation() -> None:
