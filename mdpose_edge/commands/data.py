@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdpose_edge.commands.console import (
     DataFormat,
     JsonFile,
+    Keypoints,
     Split,
     keep_inputs,
     place_for_file,
@@ -18,6 +19,9 @@ from mdpose_edge.commands.console import (
     write_json,
 )
 from mdpose_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mdpose_edge.datasets.faults import Fault
 
 app = typer.Typer(help="Datasets: are they sound?", no_args_is_help=True)
 
@@ -32,6 +36,7 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset's folder: docs/data.md has the layouts.")],
     split: Split = "val",
     data_format: DataFormat = None,
+    keypoints: Keypoints = None,
     out: Annotated[
         Path | None, typer.Option(callback=place_for_file, help="A contact sheet of the suspects: .png or .jpg.")
     ] = None,
@@ -39,13 +44,15 @@ def check(
 ) -> None:
     """Look for every fault of a split: 0 none, 1 some, 2 it cannot be read."""
     from mdpose_edge.datasets.check import check_data, suspects_sheet
+    from mdpose_edge.datasets.keypoints import keypoint_set
     from mdpose_edge.images import write_image
 
     keep_inputs(json_file, folder)
     if out is not None and out.suffix.lower() not in (".jpg", ".png"):
         raise ConfigError("--out", expected="a .png or .jpg file", got=str(out), do="correct the name")
+    wanted = None if keypoints is None else keypoint_set(keypoints)
     with progress_shown("checking") as report:
-        found = check_data(folder, split, data_format, progress=report)
+        found = check_data(folder, split, data_format, keypoints=wanted, progress=report)
     write_json(json_file, found.to_json_dict())
     typer.echo(
         f"{found.annotation_file} ({found.format}): {found.images} images, {found.people} people, "
@@ -55,12 +62,16 @@ def check(
         typer.echo("no faults")
         return
     first = {fault.kind: fault for fault in reversed(found.faults)}
-    rows = [
-        (kind, str(count), f"{first[kind].image or first[kind].annotation or ''}: {first[kind].detail}")
-        for kind, count in found.counts().items()
-    ]
-    print_table(f"{len(found.faults)} faults", ("kind", "count", "the first"), rows)
+    rows = [(kind, str(count), _told(first[kind])) for kind, count in found.counts().items()]
+    total = len(found.faults)
+    print_table(f"{total} fault{'' if total == 1 else 's'}", ("kind", "count", "the first"), rows)
     if out is not None:
         write_image(out, suspects_sheet(found))
         typer.echo(f"suspects: {out}")
     raise typer.Exit(1)
+
+
+def _told(fault: Fault) -> str:
+    """Name what is at fault, where it is one image or person, and say what was found."""
+    subject = fault.image or ("" if fault.annotation is None else f"annotation {fault.annotation}")
+    return f"{subject}: {fault.detail}" if subject else fault.detail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ def train(
     """Train a model; writes OUT/model.safetensors, log.csv, and last.safetensors to resume from."""
     from mdpose_edge.datasets.layout import locate
     from mdpose_edge.train.config import load_config
-    from mdpose_edge.train.loop import MODEL_FILE
+    from mdpose_edge.train.loop import MODEL_FILE, RESUME_FILE, Interrupted
     from mdpose_edge.train.loop import train as run
 
     given = {"data.format": data_format, "data.keypoints": keypoints}
@@ -63,18 +64,31 @@ def train(
     if _is_main():
         typer.echo(f"data: {located.annotation_file} ({located.format})", err=True)
     validation = _validation(data, val) if settings.eval_every else None
-    with _progress_of_main() as report:
+    try:
+        with _progress_of_main() as report:
 
-        def show(step: Progress) -> None:
-            report(step.iteration, step.iterations, _note(step))
+            def show(step: Progress) -> None:
+                report(step.iteration, step.iterations, _note(step))
 
-        outcome = run(settings, data, out, split=split, resume=_resume(resume), validation=validation, report=show)
+            outcome = run(settings, data, out, split=split, resume=_resume(resume), validation=validation, report=show)
+    except KeyboardInterrupt as stop:
+        if _is_main():
+            typer.echo(_interrupted(out / RESUME_FILE, saved=isinstance(stop, Interrupted)), err=True)
+        raise typer.Exit(128 + signal.SIGINT) from stop
     if not _is_main():
         return
     if outcome.name == MODEL_FILE:
         typer.echo(str(outcome))
     else:
         typer.echo(f"stopped by SIGTERM; --resume goes on from {outcome}", err=True)
+
+
+def _interrupted(checkpoint: Path, *, saved: bool) -> str:
+    if saved:
+        return f"stopped by Ctrl-C; --resume goes on from {checkpoint}"
+    if checkpoint.is_file():
+        return f"ended at once by Ctrl-C; --resume goes on from {checkpoint}, the last that was written"
+    return "ended at once by Ctrl-C, before the first checkpoint"
 
 
 def _resume(text: str) -> bool | Literal["auto"]:

@@ -20,6 +20,7 @@ from mdpose_edge.datasets.readers import coco_form
 from mdpose_edge.draw import contact_sheet
 from mdpose_edge.errors import DataError, InputError
 from mdpose_edge.images import decode_image, read_image, read_image_bytes
+from mdpose_edge.spec import KeypointSpec
 
 SHEET_PICTURES = 24
 SHEET_PER_KIND = 4
@@ -60,7 +61,12 @@ class Findings:
 
 
 def check_data(
-    data_dir: str | Path, split: str, data_format: str | None = None, *, progress: Progress | None = None
+    data_dir: str | Path,
+    split: str,
+    data_format: str | None = None,
+    *,
+    keypoints: KeypointSpec | None = None,
+    progress: Progress | None = None,
 ) -> Findings:
     """Look for every fault of a split: in its annotations, then in each image.
 
@@ -68,6 +74,7 @@ def check_data(
         data_dir: the dataset's folder.
         split: "train", "val", ...
         data_format: one of layout.FORMATS, or None to take the only one that is there.
+        keypoints: the set that is wanted of the split, or None for the names of the file.
         progress: called after each image.
 
     Raises:
@@ -79,7 +86,7 @@ def check_data(
     people = [record for record in data.get("annotations") or [] if isinstance(record, dict)]
     if not images:
         raise DataError(str(located.annotation_file), expected="images", got="none", do="use another file")
-    faults = annotation_faults(data)
+    faults = annotation_faults(data, keypoints)
     faults += _picture_faults(images, located.image_dir, progress)
     return Findings(
         data=str(data_dir),

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.datasets.keypoints import without_partner
+from mdpose_edge.spec import KeypointSpec
+
 Box = tuple[float, float, float, float]
 
 VISIBLE_MARGIN, HIDDEN_MARGIN = 0.05, 1.0
@@ -42,18 +45,23 @@ class Fault:
         return {"kind": self.kind, "detail": self.detail, "image": self.image, "annotation": self.annotation}
 
 
-def annotation_faults(data: Mapping[str, Any]) -> list[Fault]:
+def annotation_faults(data: Mapping[str, Any], keypoints: KeypointSpec | None = None) -> list[Fault]:
     """Find the faults of an annotation file in COCO's form that can be seen without its images.
 
     Args:
         data: see readers.coco_form.
+        keypoints: the set that is wanted of the file, or None for the file's own names.
     """
     images, annotations = _dicts(data.get("images")), _dicts(data.get("annotations"))
     names = _keypoint_names(data)
-    faults = [*_section_faults(data), *_name_faults(names), *_duplicates("image id", images)]
+    faults = [*_section_faults(data), *_name_faults(names, keypoints), *_duplicates("image id", images)]
     faults += [fault for image in images for fault in _image_faults(image)]
     faults += _duplicates("annotation id", annotations)
     by_id = {image.get("id"): image for image in images if _hashable(image.get("id"))}
+    if isinstance(data.get("annotations"), list) and not any(map(_is_labelled, annotations)):
+        faults.append(
+            Fault("nobody labelled", "no person with keypoints, crowds apart: nothing to train or measure on")
+        )
     for position, annotation in enumerate(annotations):
         faults += _person_faults(annotation, annotation.get("id", position), by_id, len(names))
     return faults
@@ -70,9 +78,16 @@ def _section_faults(data: Mapping[str, Any]) -> Iterator[Fault]:
                 yield Fault("malformed record", f"a {type(record).__name__} under {key}, position {position}")
 
 
-def _name_faults(names: Sequence[str]) -> Iterator[Fault]:
+def _name_faults(names: Sequence[str], keypoints: KeypointSpec | None) -> Iterator[Fault]:
     if not names:
         yield Fault("no keypoint names", "no category names its keypoints")
+    if keypoints is not None:
+        for name in keypoints.names:
+            if name not in names:
+                yield Fault("keypoint not annotated", f"{name} is in the set, and not among the file's names")
+        for name in without_partner(keypoints):
+            yield Fault("flip without partner", f"{name} is in no pair of the set's flips")
+        return
     for name in names:
         side = next((side for side in ("left", "right") if side in name.lower()), None)
         if side is None:
@@ -95,6 +110,8 @@ def _image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
     if "id" not in image or not isinstance(name, str):
         yield Fault("malformed record", f"an image without id or file_name: {str(image)[:60]}")
         return
+    if not isinstance(image["id"], int):
+        yield Fault("malformed record", f"an image's id is not a whole number: {str(image['id'])[:40]!r}", name)
     width, height = image.get("width"), image.get("height")
     if not _positive(width) or not _positive(height):
         yield Fault("zero-sized image", f"{width}x{height} px", image=name)
@@ -106,7 +123,9 @@ def _person_faults(
     image_id = person.get("image_id")
     image = images.get(image_id) if _hashable(image_id) else None
     name = str(image.get("file_name")) if image else None
-    if image is None:
+    if not isinstance(image_id, int):
+        yield Fault("malformed record", f"image_id is not a whole number: {str(image_id)[:40]!r}", name, number)
+    elif image is None:
         yield Fault("unknown image", f"image_id {image_id} does not stand under images", annotation=number)
     box = _numbers(person.get("bbox"), 4)
     triples = _numbers(person.get("keypoints"), 3 * keypoints)
@@ -185,6 +204,10 @@ def _numbers(values: Any, count: int) -> NDArray[np.float64] | None:
 
 def _positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+
+def _is_labelled(person: Mapping[str, Any]) -> bool:
+    return bool(person.get("num_keypoints")) and not person.get("iscrowd")
 
 
 def _hashable(value: Any) -> bool:

@@ -68,7 +68,8 @@ def keypoint_set(name: str | Path) -> KeypointSpec:
 
     Raises:
         MissingPackageError: a file is named and PyYAML is not installed.
-        ConfigError: no such set or file, an unknown or missing key, or keys that contradict one another.
+        ConfigError: no such set or file, an unknown or missing key, keys that contradict one another, or a left_ and a
+            right_ of one name that are no pair of flips.
     """
     known = KEYPOINT_SETS.get(str(name))
     if known is not None:
@@ -76,13 +77,28 @@ def keypoint_set(name: str | Path) -> KeypointSpec:
     path = Path(name)
     if not path.is_file():
         expected = f"a keypoint file, or one of {', '.join(KEYPOINT_SETS)}"
-        raise ConfigError(str(name), expected=expected, got="no such file", do="correct the name")
+        got = "a folder" if path.is_dir() else "no such file"
+        raise ConfigError(str(name), expected=expected, got=got, do="correct the name")
     yaml = require("yaml", extra="eval", feature="keypoint files")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), expected="YAML", got=" ".join(str(error).split()), do="correct it") from error
     return _spec_of(read_dataclass(_KeypointFile, data, where=str(path), error=ConfigError, defaults=False), str(path))
+
+
+def other_side(name: str) -> str | None:
+    """Give the name of a keypoint's counterpart in a mirror, or None for one that is on neither side by its name."""
+    for side, other in (("left_", "right_"), ("right_", "left_")):
+        if name.startswith(side):
+            return other + name.removeprefix(side)
+    return None
+
+
+def without_partner(keypoints: KeypointSpec) -> tuple[str, ...]:
+    """Name the keypoints of the left or right that trade places with nobody: a mirrored picture mislabels them."""
+    paired = {index for pair in keypoints.flip_pairs for index in pair}
+    return tuple(n for index, n in enumerate(keypoints.names) if other_side(n) is not None and index not in paired)
 
 
 def _spec_of(file: _KeypointFile, where: str) -> KeypointSpec:
@@ -98,6 +114,11 @@ def _spec_of(file: _KeypointFile, where: str) -> KeypointSpec:
         twice = next(file.names[index] for index in flat if flat.count(index) > 1)
         do = "let each keypoint trade places with one other"
         raise ConfigError(where, expected="each keypoint in one flip", got=f"{twice} in two places", do=do)
+    pairs = {frozenset(pair) for pair in file.flips}
+    for name, other in ((name, other_side(name)) for name in file.names):
+        if other in file.names and frozenset((name, other)) not in pairs:
+            do = "add the pair: a picture is trained on in the mirror too"
+            raise ConfigError(where, expected=f"[{name}, {other}] under flips", got="no such pair", do=do)
     return KeypointSpec(file.names, flips, _indices("skeleton", file.skeleton, file.names, where), file.sigmas)
 
 

@@ -171,9 +171,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ConfigError: no such file, not YAML, an unknown key, or a value of the wrong kind.
     """
     if not path.is_file():
-        raise ConfigError(
-            str(path), expected="a configuration file", got="no such file", do="give one of configs/*.yaml"
-        )
+        got = "a folder" if path.is_dir() else "no such file"
+        raise ConfigError(str(path), expected="a configuration file", got=got, do="give one of configs/*.yaml")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

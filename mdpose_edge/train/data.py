@@ -241,5 +241,6 @@ def _read(record: CocoImage, shrink: int) -> tuple[NDArray[np.uint8], int]:
 def start_worker(_: int) -> None:
     """Make a process that reads images a quiet one."""
     cv2.setNumThreads(0)  # OpenCV's own threads in every worker only fight for the same cores.
-    # Sent to the whole process group, it asks the trainer to save and end; workers end with the trainer.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Sent to the whole process group, they ask the trainer to save and end; workers end with the trainer.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

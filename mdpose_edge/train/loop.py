@@ -7,6 +7,7 @@ curve of one, up to rounding.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
@@ -16,17 +17,18 @@ from typing import Literal
 import torch
 import yaml
 
+from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import training_keypoints
-from mdpose_edge.errors import MdposeError
+from mdpose_edge.errors import ConfigError, MdposeError
 from mdpose_edge.files import write_whole
-from mdpose_edge.spec import ModelSpec
+from mdpose_edge.spec import KeypointSpec, ModelSpec
 from mdpose_edge.train.checkpoint import for_input, load_weights, read_checkpoint
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.distributed import World, joined_world
 from mdpose_edge.train.loss import group_keypoints
 from mdpose_edge.train.network import MDPoseNetwork, make_spec
-from mdpose_edge.train.signals import StopSignal
+from mdpose_edge.train.signals import Interrupted, StopSignal
 from mdpose_edge.train.state import (
     CONFIG_FILE,
     LOG_FILE,
@@ -42,7 +44,7 @@ from mdpose_edge.train.step import Step, Stepper
 from mdpose_edge.train.validation import Validation, Validator
 from mdpose_edge.train.watch import Progress, Watch
 
-__all__ = ["CONFIG_FILE", "LOG_FILE", "MODEL_FILE", "RESUME_FILE", "Progress", "train"]
+__all__ = ["CONFIG_FILE", "LOG_FILE", "MODEL_FILE", "RESUME_FILE", "Interrupted", "Progress", "train"]
 
 
 def train(
@@ -71,16 +73,17 @@ def train(
         The finished model, `out`/model.safetensors; or `out`/last.safetensors where a SIGTERM ended the run early.
 
     Raises:
+        Interrupted: a Ctrl-C ended the run early, its checkpoint written; a second one is a plain KeyboardInterrupt.
         ConfigError: `out` holds another run, or the configuration cannot work.
         DataError: the data cannot be read.
         CheckpointError: nothing to resume from, the checkpoint is of another configuration, or none can be written.
         TrainingError: the loss is not finite or has diverged, or another process failed.
     """
-    with joined_world() as world, StopSignal() as signal, ExitStack() as stack:
+    with joined_world() as world, StopSignal() as wish, ExitStack() as stack:
         run = _Run(config, data_dir, out, split, resume, validation, world, stack)
         if world.is_main:
             run.watch = stack.enter_context(Watch(config, out, run.start, world.device, report))
-        return run.go(signal)
+        return run.go(wish)
 
 
 class _Run:
@@ -104,6 +107,7 @@ class _Run:
             keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
             self.spec = make_spec(config.network, config.input.spec(), keypoints)
             _check_group_size(self.spec, config.group_size)
+            _check_flips(self.spec.keypoints, config.augment.flip_prob)
             world.share_of(config.batch_size, config.accumulate)
             batches_from = training_batches(config, self.spec, data_dir, split, rank=world.rank, ranks=world.size)
             self.validator: Validator | None = None
@@ -123,16 +127,16 @@ class _Run:
                 write_whole(out / CONFIG_FILE, yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
         self.batches: Generator[Batch] = stack.enter_context(closing(batches_from(self.start)))
 
-    def go(self, signal: StopSignal) -> Path:
-        """Train to the end, or to a SIGTERM; give the file that holds the outcome."""
+    def go(self, wish: StopSignal) -> Path:
+        """Train to the end, or to a signal; give the file that holds the outcome."""
         self.stepper.network.train()
         self._evaluate(self.start, only_if_missing=True)
         for iteration in range(self.start, self.config.schedule.iterations):
             begin = time.perf_counter()
-            batch, persons, stops = self._next_batch(signal)
+            batch, persons, stops = self._next_batch(wish)
             waited = time.perf_counter() - begin
-            if stops:
-                return self._stop(iteration)
+            if stops is not None:
+                return self._stop(iteration, stops)
             is_due = (iteration + 1) % self.config.log_every == 0
             measures = is_due and self.world.is_main
             step = self.stepper.step(iteration, batch, persons, measure_underflow=measures)
@@ -144,8 +148,8 @@ class _Run:
                 self._draw()
         return self.out / MODEL_FILE
 
-    def _next_batch(self, signal: StopSignal) -> tuple[Batch, int, bool]:
-        """Give this process's part of the next batch, the persons in all parts, and whether any was asked to stop.
+    def _next_batch(self, wish: StopSignal) -> tuple[Batch, int, int | None]:
+        """Give this process's part of the next batch, the persons in all parts, and the signal that any was sent.
 
         Raises:
             InputError, DataError: an image cannot be used; where that is so in another process, TrainingError.
@@ -153,14 +157,14 @@ class _Run:
         try:
             batch = next(self.batches)
         except MdposeError as error:
-            self.world.sum([0.0, 0.0, 1.0])
+            self.world.sum([0.0, 0.0, 0.0, 1.0])
             self.world.raise_together(error)
             raise
-        own = [float(batch.person_mask.sum()), float(signal.asked), 0.0]
-        persons, stops, failures = self.world.sum(own)
+        asked = [float(wish.asked == number) for number in (signal.SIGINT, signal.SIGTERM)]
+        persons, interrupts, terms, failures = self.world.sum([float(batch.person_mask.sum()), *asked, 0.0])
         if failures:
             self.world.raise_together(None)
-        return batch, int(persons), stops > 0
+        return batch, int(persons), signal.SIGINT if interrupts else signal.SIGTERM if terms else None
 
     def _conclude(self, iteration: int, step: Step, images_per_s: float, data_wait: float, batch: Batch) -> None:
         """Do what follows an update: record it, and write a checkpoint, evaluate and paint where it is time."""
@@ -203,9 +207,11 @@ class _Run:
         if self.watch is not None and figures is not None:
             self.watch.figures(done, figures)
 
-    def _stop(self, done: int) -> Path:
+    def _stop(self, done: int, number: int) -> Path:
         self._save(done)
         self._draw()
+        if number == signal.SIGINT:
+            raise Interrupted(self.out / RESUME_FILE)
         return self.out / RESUME_FILE
 
     def _draw(self) -> None:
@@ -240,3 +246,12 @@ def _network(config: TrainConfig, spec: ModelSpec, *, is_start: bool) -> MDPoseN
 def _check_group_size(spec: ModelSpec, group_size: int) -> None:
     """Refuse, before anything is written, what `group_keypoints` would refuse at the first iteration."""
     group_keypoints(len(spec.keypoints.names) + 1, group_size, torch.Generator())
+
+
+def _check_flips(keypoints: KeypointSpec, flip_prob: float) -> None:
+    """Refuse to mirror pictures where a left keypoint would be labelled as the right one that it becomes."""
+    lonely = without_partner(keypoints)
+    if lonely and flip_prob > 0:
+        expected = f"0, as {', '.join(lonely)} would be mislabelled in a mirror: no counterpart under flips"
+        do = "set it to 0, or add the counterparts to the keypoint set"
+        raise ConfigError("augment.flip_prob", expected=expected, got=str(flip_prob), do=do)

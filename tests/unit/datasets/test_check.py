@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from mdpose_edge.cli import app
 from mdpose_edge.datasets.check import check_data, suspects_sheet
+from mdpose_edge.datasets.keypoints import keypoint_set
 from mdpose_edge.errors import DataError
 from mdpose_edge.images import read_image
 from tests.unit.datasets.public_formats import write_crowdpose, write_ochuman
@@ -63,6 +65,14 @@ def _names(old: str, new: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def _text_ids(data: dict[str, Any]) -> None:
+    data["images"][0]["id"] = data["annotations"][0]["image_id"] = "7"
+
+
+def _crowd_and_unlabelled(data: dict[str, Any]) -> None:
+    data["annotations"] = [{**data["annotations"][0], "iscrowd": 1}, data["annotations"][1]]
+
+
 ANNOTATION_FAULTS = {
     "keypoint outside box": (_keypoint(4, 10, 10, 2), {"keypoint outside box": 1}),
     "hidden, a little outside": (_keypoint(4, 80, 40, 1), {}),
@@ -78,6 +88,10 @@ ANNOTATION_FAULTS = {
     "count": (_first(num_keypoints=5), {"num_keypoints disagrees": 1}),
     "v = 3": (_keypoint(4, 150, 100, 3), {"bad visibility": 1}),
     "no such image": (_first(image_id=99), {"unknown image": 1}),
+    "image id of text": (_first(image_id="7"), {"malformed record": 1}),
+    "image ids all of text": (_text_ids, {"malformed record": 2}),
+    "nobody": (lambda d: d.update(annotations=[]), {"nobody labelled": 1}),
+    "only a crowd and one unlabelled": (_crowd_and_unlabelled, {"nobody labelled": 1}),
     "zero width": (lambda d: d["images"][0].update(width=0), {"zero-sized image": 1, "image of another size": 1}),
     "left without right": (_names("right_knee", "knee"), {"flip without partner": 1}),
     "two lefts": (_names("right_knee", "left_patella"), {"flip without partner": 2}),
@@ -168,6 +182,42 @@ def test_the_command_exits_with_0_1_and_2(tmp_path: Path) -> None:
     assert read_image(sheet, orient=False).shape[2] == 3
     unreadable = run.invoke(app, ["data", "check", str(tmp_path / "nowhere")])
     assert isinstance(unreadable.exception, DataError)  # main() turns it into a sentence and exit code 2
+
+
+@pytest.mark.parametrize(
+    ("names", "flips", "expected"),
+    [
+        ("[nose, left_eye, right_eye]", "[[left_eye, right_eye]]", {}),
+        ("[nose, left_eye]", "[]", {"flip without partner": 1}),
+        ("[nose, left_eye, beak]", "[[left_eye, beak]]", {"keypoint not annotated": 1}),
+    ],
+)
+def test_a_keypoint_set_is_checked_instead_of_the_files_names(
+    names: str, flips: str, expected: dict[str, int], tmp_path: Path
+) -> None:
+    data = sound(tmp_path / "data")
+    _names("right_knee", "knee")(data)  # not in the set: no fault of it
+    rewrite(tmp_path / "data", data)
+    path = tmp_path / "set.yaml"
+    sigmas = [0.05] * (names.count(",") + 1)
+    path.write_text(f"{{names: {names}, flips: {flips}, skeleton: [], sigmas: {sigmas}}}")
+    assert check_data(tmp_path / "data", "val", keypoints=keypoint_set(path)).counts() == expected
+    found = CliRunner().invoke(app, ["data", "check", str(tmp_path / "data"), "--keypoints", str(path)])
+    assert found.exit_code == (1 if expected else 0)
+    assert all(kind in found.stdout for kind in expected)
+
+
+def test_one_fault_is_one_and_what_has_no_subject_has_no_colon(tmp_path: Path) -> None:
+    data = sound(tmp_path)
+    _names("right_knee", "knee")(data)
+    rewrite(tmp_path, data)
+    found = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert "\n1 fault\n" in re.sub(" +\n", "\n", found.stdout) and " left_knee has no right" in found.stdout
+    assert ": left_knee" not in found.stdout
+    data["annotations"][0]["image_id"] = 99
+    rewrite(tmp_path, data)
+    found = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert "2 faults" in found.stdout and "annotation 1: image_id 99 does not" in found.stdout
 
 
 def test_files_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:

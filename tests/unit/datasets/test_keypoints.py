@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mdpose_edge.datasets.keypoints import KEYPOINT_SETS, keypoint_set
+from mdpose_edge.datasets.keypoints import KEYPOINT_SETS, keypoint_set, without_partner
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.spec import COCO_KEYPOINTS
 
@@ -52,6 +52,11 @@ BAD = {
     "a flip of a stranger": (HAND.replace("[[left_tip,", "[[left_toe,"), "under flips, got left_toe"),
     "a limb to a stranger": (HAND.replace("[wrist, right_tip]", "[wrist, toe]"), "under skeleton, got toe"),
     "a flip with itself": (HAND.replace("[[left_tip, right_tip]]", "[[left_tip, left_tip]]"), "left_tip in two places"),
+    "a left without its right in flips": (
+        HAND.replace("[[left_tip, right_tip]]", "[]"),
+        r"\[left_tip, right_tip\] under",
+    ),
+    "a left with another": (HAND.replace("[[left_tip, right_tip]]", "[[left_tip, wrist]]"), "under flips, got no such"),
     "a flip of three": (HAND.replace("[[left_tip, right_tip]]", "[[left_tip, right_tip, wrist]]"), "a list of 2"),
     "not YAML": ("names: [", "expected YAML"),
     "a list": ("[1, 2]", "a table at the top"),
@@ -65,6 +70,21 @@ def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=message) as caught:
         keypoint_set(path)
     assert str(path) in str(caught.value)
+
+
+def test_only_a_side_without_its_flip_is_without_a_partner(tmp_path: Path) -> None:
+    path = tmp_path / "hand.yaml"
+    path.write_text(HAND)
+    assert without_partner(keypoint_set(path)) == ()
+    path.write_text(HAND.replace("left_tip", "left_nail"))  # paired, if by another name
+    assert without_partner(keypoint_set(path)) == ()
+    path.write_text("{names: [wrist, left_tip], flips: [], skeleton: [], sigmas: [0.05, 0.1]}")
+    assert without_partner(keypoint_set(path)) == ("left_tip",)
+
+
+def test_a_folder_is_refused_as_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a keypoint file, .*, got a folder"):
+        keypoint_set(tmp_path)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:

@@ -1,4 +1,4 @@
-"""`mdpose-edge train`: its options, what it prints, and a SIGTERM that ends it with exit code 0."""
+"""`mdpose-edge train`: its options, what it prints, and how a SIGTERM or a Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import pytest
 import yaml
 
 from mdpose_edge.commands import console
+from mdpose_edge.commands import train as command
 from mdpose_edge.train import loop
+from mdpose_edge.train.checkpoint import read_checkpoint
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, RESUME_FILE
 from mdpose_edge.train.network import NetworkConfig
 from mdpose_edge.train.signals import StopSignal
-from mdpose_edge.train.state import EVAL_FILE
+from mdpose_edge.train.state import CURVES_FILE, EVAL_FILE
 from tests.command import Run, command_runner
 from tests.unit.train.crude_people import tiny_config
 
@@ -66,7 +68,7 @@ def test_progress_tells_speed_data_wait_and_accuracy(train: Run, tmp_path: Path)
 class AskedAtOnce(StopSignal):
     def __init__(self) -> None:
         super().__init__()
-        self.asked = True
+        self.asked = signal.SIGTERM
 
 
 @pytest.mark.parametrize("signal_class", [StopSignal, AskedAtOnce], ids=["at its end", "at a SIGTERM"])
@@ -78,21 +80,62 @@ def test_only_the_main_process_of_a_run_speaks(
     assert train() == (0, "", "")
 
 
-def test_sigterm_exits_with_0_and_says_how_to_go_on(train: Run, tmp_path: Path) -> None:
-    def terminate() -> None:
+ENDLESS = ("--set", "schedule.iterations=1000000", "--set", "divergence=1000000000.0")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"), [(signal.SIGTERM, 0, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")], ids=["TERM", "INT"]
+)
+def test_a_signal_saves_draws_and_says_how_to_go_on(
+    train: Run, tmp_path: Path, number: int, code: int, name: str
+) -> None:
+    def send() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if len(read_csv(tmp_path / "run" / LOG_FILE)) >= 3:  # else nothing would catch it, and end all tests
-                return os.kill(os.getpid(), signal.SIGTERM)
+                return os.kill(os.getpid(), number)
             time.sleep(0.01)
 
-    killer = threading.Thread(target=terminate)
-    killer.start()
-    code, out, err = train("--set", "schedule.iterations=1000000", "--set", "divergence=1000000000.0")
-    killer.join()
-    assert (code, out) == (0, "")
-    assert err.splitlines()[-1] == f"stopped by SIGTERM; --resume goes on from {tmp_path / 'run' / RESUME_FILE}"
-    assert len(read_csv(tmp_path / "run" / LOG_FILE)) >= 3
+    sender = threading.Thread(target=send)
+    sender.start()
+    found, out, err = train(*ENDLESS, "--set", "checkpoint_every=1000000")
+    sender.join()
+    assert (found, out) == (code, "")
+    checkpoint = tmp_path / "run" / RESUME_FILE
+    assert err.splitlines()[-1] == f"stopped by {name}; --resume goes on from {checkpoint}"
+    rows = read_csv(tmp_path / "run" / LOG_FILE)
+    assert len(rows) >= 3 and read_checkpoint(checkpoint).progress["iteration"] == len(rows)
+    assert (tmp_path / "run" / CURVES_FILE).is_file()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_every", "end"),
+    [(1, r"--resume goes on from .*last\.safetensors, the last"), (10**6, "before the first")],
+)
+def test_a_second_ctrl_c_ends_at_once(
+    train: Run, monkeypatch: pytest.MonkeyPatch, checkpoint_every: int, end: str
+) -> None:
+    def twice(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(command, "_note", twice)  # where an iteration is told of
+    code, _, err = train(*ENDLESS, "--set", f"checkpoint_every={checkpoint_every}")
+    assert code == 130
+    assert re.search(f"^ended at once by Ctrl-C.*{end}", err.splitlines()[-1])
+
+
+@pytest.mark.parametrize("flip_prob", [0.5, 0.0])
+def test_a_set_that_cannot_be_mirrored_is_trained_without_flips_only(
+    train: Run, tmp_path: Path, flip_prob: float
+) -> None:
+    half = tmp_path / "half.yaml"
+    half.write_text("{names: [nose, left_eye], flips: [], skeleton: [], sigmas: [0.026, 0.025]}")
+    code, _, err = train("--keypoints", half, "--set", f"augment.flip_prob={flip_prob}", "--set", "group_size=1")
+    assert code == (2 if flip_prob else 0), err
+    if flip_prob:
+        assert "augment.flip_prob: expected 0, as left_eye would be mislabelled" in err
+        assert not (tmp_path / "run").exists()
 
 
 def test_lines_come_at_least_once_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

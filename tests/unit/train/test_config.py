@@ -120,6 +120,8 @@ def test_input_that_no_stride_divides_names_the_next_size(tmp_path: Path) -> Non
 
 
 def test_missing_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a configuration file, got a folder"):
+        load_config(tmp_path)
     with pytest.raises(ConfigError, match="expected a configuration file, got no such file"):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x81")
