@@ -146,7 +146,11 @@ def read_recipe(bundle: Bundle) -> Recipe:
     if version != RECIPE_VERSION:
         do = "update mdpose-edge, or export again with this version"
         raise BundleError(where, expected=f"recipe_version {RECIPE_VERSION}", got=str(version), do=do)
-    return read_dataclass(Recipe, data, where=where, error=BundleError, defaults=False)
+    recipe = read_dataclass(Recipe, data, where=where, error=BundleError, defaults=False)
+    if recipe.jetson is not None and recipe.jetson.device not in DEVICES:
+        expected, do = f"one of {', '.join(DEVICES)} at jetson.device", "update mdpose-edge to a version that knows it"
+        raise BundleError(where, expected=expected, got=recipe.jetson.device, do=do)
+    return recipe
 
 
 def recipe_for_core(bundle: Bundle, recipe: Recipe, core: int | None) -> Recipe:

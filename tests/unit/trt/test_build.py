@@ -652,17 +652,28 @@ def test_a_workspace_of_ones_own_builds_anew(device: Install, bundle: Make) -> N
     assert found.knobs.configs[-1]._pools == {"WORKSPACE": 512 << 20}
 
 
-def test_a_recipe_of_the_future_is_refused(device: Install, exported: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe_version": 2}, "expected recipe_version 1, got 2; update mdpose-edge"),
+        ({"jetson": {"device": "agx-2030"}}, "at jetson.device, got agx-2030; update mdpose-edge"),
+    ],
+)
+def test_a_recipe_of_the_future_is_refused(
+    exported: Make, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     from mdpose_edge.bundle import write_bundle
 
-    device("8.5.1")
-    source = exported("tensorrt", "fp16", trt="8.5")
+    source = exported("jetson", "fp16", jetpack="6.2")
     spec = open_bundle(source).spec
     with write_bundle(tmp_path / "bundle", replace(spec)) as directory:
         for name in spec.files:
             data = (source / name).read_bytes()
             if name == "recipe.json":
-                data = json.dumps({**json.loads(data), "recipe_version": 2}).encode()
+                recipe = json.loads(data)
+                for key, value in changes.items():
+                    recipe[key] = {**recipe[key], **value} if isinstance(value, dict) else value
+                data = json.dumps(recipe).encode()
             (directory / name).write_bytes(data)
-    with pytest.raises(MdposeError, match="expected recipe_version 1, got 2; update mdpose-edge"):
-        build_engine(tmp_path / "bundle")
+    with pytest.raises(MdposeError, match=message):
+        read_recipe(open_bundle(tmp_path / "bundle"))
