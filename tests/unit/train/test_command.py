@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +79,14 @@ def test_only_the_main_process_of_a_run_speaks(
     monkeypatch.setattr(loop, "StopSignal", signal_class)
     monkeypatch.setenv("RANK", "1")
     assert train() == (0, "", "")
+
+
+@pytest.fixture(autouse=True)
+def heed_ctrl_c() -> Iterator[None]:
+    """A shell's background jobs ignore it, and then so does a run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 ENDLESS = ("--set", "schedule.iterations=1000000", "--set", "divergence=1000000000.0")
