@@ -85,7 +85,7 @@ def test_death_in_the_middle_of_a_checkpoint_leaves_nothing_behind(crude_people:
     """The kernel kills the process at the byte in the middle of its second checkpoint."""
     arguments = [str(crude_people), str(tmp_path / "run")]
     command = [sys.executable, "-W", "ignore", "-m", "tests.unit.train.half_written", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}  # as the fixture has it here
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGXFSZ, done.stderr
     (tmp_path / "run" / "pictures").mkdir()
