@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from track import load_truth, model_poses, noisy_poses
+from track import load_truth, model_poses, noisy_poses, parse_options
 
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
@@ -191,14 +191,7 @@ def measure_video(people: list[tuple[list[Poses], Array, list[float]]]) -> dict[
 
 def main() -> None:
     """Measure every video, print the settings' means over all of them, and how the shipped one compares in each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, nargs="+")
-    parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse_options(__doc__)
     records = {}
     for folder in options.videos:
         people = people_of(folder, options)

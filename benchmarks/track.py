@@ -113,16 +113,21 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def main() -> None:
-    """Follow everybody in every video, and print how well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_options(description: str | None) -> argparse.Namespace:
+    """Read the options that this benchmark and smooth.py have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path, nargs="+")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Follow everybody in every video, and print how well."""
+    options = parse_options(__doc__)
     records = [measure(folder, options) for folder in options.videos]
     print(f"{'':32}" + "".join(f"{key:>14}" for key in ("MOTA", "IDF1", "switches", "misses", "false", "people")))
     for record in records:

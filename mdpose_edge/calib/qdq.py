@@ -16,8 +16,8 @@ from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView, check_float_source
 from mdpose_edge.calib.once import Once, every_time
 from mdpose_edge.calib.qdq_lint import check_qdq
-from mdpose_edge.calib.ranges import Progress, TensorRange, measure_ranges
-from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method
+from mdpose_edge.calib.ranges import Progress, TensorRange, ranges_for
+from mdpose_edge.calib.thresholds import DEFAULT_METHOD
 from mdpose_edge.optional import require
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def quantize_qdq(
         ConfigError: no such method.
         MissingPackageError: the extra `export` is not installed.
     """
-    check_float_source(model)
-    check_method(method)
-    GraphView(model).kept_float(keep_float)  # before minutes of measuring
-    ranges = once(lambda: measure_ranges(model, calibration, method=method, progress=progress))
+    ranges = ranges_for(model, calibration, method, keep_float, progress, once)
     return insert_qdq(model, ranges, keep_float)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.thresholds import DEFAULT_METHOD, find_threshold
+from mdpose_edge.calib.graph import GraphView, check_float_source
+from mdpose_edge.calib.once import Once
+from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method, find_threshold
 from mdpose_edge.errors import ExportError
 from mdpose_edge.optional import require
 from mdpose_edge.runtimes.onnxruntime_adapter import onnxruntime_errors
@@ -109,6 +111,28 @@ def measure_ranges(
     """
     histograms = collect_histograms(model, calibration, progress=progress)
     return ranges_of(histograms, method)
+
+
+def ranges_for(
+    model: onnx.ModelProto,
+    calibration: CalibrationSet,
+    method: str,
+    keep_float: Collection[str],
+    progress: Progress | None,
+    once: Once,
+) -> dict[str, TensorRange]:
+    """Measure ranges for a quantizer, what it was asked for being refused before the minutes that this takes.
+
+    The arguments are those of the quantizers: see `quantize_qdq`.
+
+    Raises:
+        ExportError: the graph is quantized already, has no such node, or its activations are not finite.
+        ConfigError: no such method.
+    """
+    check_float_source(model)
+    check_method(method)
+    GraphView(model).kept_float(keep_float)
+    return once(lambda: measure_ranges(model, calibration, method=method, progress=progress))
 
 
 def collect_histograms(
