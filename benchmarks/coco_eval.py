@@ -25,7 +25,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mdpose_edge.coco import PERSON_CATEGORY_ID
+from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID
 from mdpose_edge.evaluate import FIGURES
 from mdpose_edge.spec import COCO_KEYPOINTS
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.decode import make_decoder
-from mdpose_edge.nms import box_nms
+from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.nms import box_nms
 from mdpose_edge.preprocess import frame_geometry
 from mdpose_edge.spec import (
     COCO_KEYPOINTS,

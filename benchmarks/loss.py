@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mdpose_edge.train.loss import KeypointGroups, Mixture, group_keypoints, group_nll
+from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture, group_keypoints, group_nll
 
 DENSITY_EPSILON = 1e-12
 """What the reference code adds to each density and to the mixture."""

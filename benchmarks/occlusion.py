@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from mdpose_edge.check.slices import labelled_people, neighbour_iou, restrict
-from mdpose_edge.coco import CocoSplit, load_split
+from mdpose_edge.common.files import write_whole
+from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, run_estimator
-from mdpose_edge.files import write_whole
 from mdpose_edge.synth import write_dataset
 
 OVERLAPS = (0.0, 0.25, 0.5, 0.75)

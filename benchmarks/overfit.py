@@ -13,9 +13,9 @@ import json
 import shutil
 from pathlib import Path
 
+from mdpose_edge.common.files import write_whole
 from mdpose_edge.demo import START_CHECKPOINT
 from mdpose_edge.evaluate import evaluate
-from mdpose_edge.files import write_whole
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.loop import Progress, train
 

@@ -44,10 +44,10 @@ from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.calib.openvino_int8 import quantize_openvino
 from mdpose_edge.export.onnx import to_onnx
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
 from mdpose_edge.spec import InputSpec
 from mdpose_edge.synth import write_dataset
 from mdpose_edge.train.config import load_config
-from mdpose_edge.train.network import MDPoseNetwork, make_spec
 
 os.environ.setdefault("NNCF_CI", "1")  # NNCF reads it on import, and then reports nothing to its vendor
 nncf = importlib.import_module("nncf")

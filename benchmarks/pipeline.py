@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import load_split
-from mdpose_edge.files import write_whole
-from mdpose_edge.images import decode_image
+from mdpose_edge.common.files import write_whole
+from mdpose_edge.datasets.coco import load_split
+from mdpose_edge.datasets.images import decode_image
 from mdpose_edge.spec import InputSpec
 from mdpose_edge.synth import write_dataset
 from mdpose_edge.train.augment import Steps, compose, random_steps, reduction, warp_image

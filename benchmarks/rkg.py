@@ -41,17 +41,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mdpose_edge.checkpoint import load_network, read_checkpoint, save_checkpoint
+from mdpose_edge.common.files import write_whole
+from mdpose_edge.datasets.images import write_image
 from mdpose_edge.evaluate import evaluate
-from mdpose_edge.files import write_whole
-from mdpose_edge.images import write_image
+from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.synth import write_dataset
-from mdpose_edge.train.checkpoint import load_network, read_checkpoint, save_checkpoint
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.curves import Panel, draw_panels
 from mdpose_edge.train.data import Batch, training_batches
-from mdpose_edge.train.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
-from mdpose_edge.train.network import MDPoseNetwork, make_spec
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
 
 PAPER_AP = {1: 47.7, 2: 51.2, 3: 51.5, 6: 51.0, 9: 49.8}

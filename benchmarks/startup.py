@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     frame = draw_frames((1280, 720), 10).frames_bgr[0]
-    help_s = [cpu_seconds([sys.executable, "-m", "mdpose_edge.cli", "--help"]) for _ in range(args.repeats)]
+    help_s = [cpu_seconds([sys.executable, "-m", "mdpose_edge", "--help"]) for _ in range(args.repeats)]
     bare_s = [cpu_seconds([sys.executable, "-c", "pass"]) for _ in range(args.repeats)]
     starts = [measure_startup(Variant(args.bundle), frame) for _ in range(args.repeats)]
     report: dict[str, Any] = {

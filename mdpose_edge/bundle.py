@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.errors import BundleError
-from mdpose_edge.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.spec import ModelSpec
 
 SPEC_FILE = "spec.json"

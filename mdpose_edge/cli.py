@@ -31,8 +31,8 @@ from mdpose_edge.commands import (
     triton,
     view,
 )
+from mdpose_edge.common.files import refused
 from mdpose_edge.errors import GateError, MdposeError
-from mdpose_edge.files import refused
 
 app = typer.Typer(
     help="Multi-person pose estimation on edge devices: train, export, run and check MDPose.",
@@ -94,7 +94,3 @@ def main() -> None:
 def _refuse(error: MdposeError) -> NoReturn:
     print(f"mdpose-edge: {error}", file=sys.stderr)
     sys.exit(1 if isinstance(error, GateError) else 2)
-
-
-if __name__ == "__main__":
-    main()

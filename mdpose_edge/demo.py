@@ -15,15 +15,15 @@ from typing import Any
 
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.calib.make import make_calibration_set
+from mdpose_edge.common.files import write_whole
+from mdpose_edge.datasets.images import read_image, write_image
 from mdpose_edge.draw import contact_sheet
 from mdpose_edge.errors import ConfigError, TrainingError
 from mdpose_edge.evaluate import evaluate
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.export.validation import Validation
-from mdpose_edge.files import write_whole
-from mdpose_edge.images import read_image, write_image
-from mdpose_edge.infer import infer_images
 from mdpose_edge.runtimes.registry import read_model_spec
+from mdpose_edge.stream.folder import infer_images
 from mdpose_edge.synth import write_dataset
 
 ASSETS = Path(__file__).parent / "assets"

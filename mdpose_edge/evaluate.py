@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import CocoSplit, results_of
+from mdpose_edge.common.optional import require
+from mdpose_edge.datasets.coco import CocoSplit, results_of
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.images import read_image
 from mdpose_edge.machine.facts import machine_identity
-from mdpose_edge.optional import require
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec, KeypointSpec
 

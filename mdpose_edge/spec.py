@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import SpecError
-from mdpose_edge.strict import read_dataclass
 
 SPEC_VERSION = 1
 """Raised when a reader of the previous version would misread the next."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mdpose_edge.checkpoint import read_checkpoint, save_checkpoint, to_int8
 from mdpose_edge.demo import SCENE_PX, START_CHECKPOINT, VARIETY
 from mdpose_edge.synth import write_dataset
-from mdpose_edge.train.checkpoint import read_checkpoint, save_checkpoint, to_int8
 from mdpose_edge.train.config import load_config
 from mdpose_edge.train.loop import MODEL_FILE, RESUME_FILE, Progress, train
 

@@ -42,8 +42,8 @@ def write_random_checkpoint(
     pytest.importorskip("timm")
     from torch import nn
 
-    from mdpose_edge.train.checkpoint import save_checkpoint
-    from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
+    from mdpose_edge.checkpoint import save_checkpoint
+    from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
 
     torch.manual_seed(0)
     config = NetworkConfig(backbone=backbone, channels=16, head_convs=2)
@@ -120,8 +120,8 @@ class Artifacts:
     def reference(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
         """Give the network itself: images to head tensors."""
         pytest.importorskip("torch", reason="the reference is torch's")
+        from mdpose_edge.checkpoint import load_network
         from mdpose_edge.export.parity import reference_outputs
-        from mdpose_edge.train.checkpoint import load_network
 
         network, spec = load_network(self.checkpoint())
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from mdpose_edge.closing import Closing
+from mdpose_edge.common.closing import Closing
 from mdpose_edge.estimator import PoseEstimator
 
 STAGES = ("preprocess", "engine", "decode", "end to end")

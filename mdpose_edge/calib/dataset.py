@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.select import Traits
+from mdpose_edge.common.files import visible_files
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import CalibrationError
-from mdpose_edge.files import visible_files
 from mdpose_edge.spec import InputSpec
-from mdpose_edge.strict import read_dataclass
 
 CALIBRATION_VERSION = 1
 """Of the format; a reader takes its own only."""

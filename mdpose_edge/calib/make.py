@@ -24,11 +24,11 @@ from mdpose_edge.calib.dataset import (
     is_calibration_set,
 )
 from mdpose_edge.calib.select import Traits, rank_images, traits_of
+from mdpose_edge.common.files import file_sha256, write_folder
+from mdpose_edge.datasets.images import list_images, read_image
 from mdpose_edge.datasets.layout import is_dataset, locate
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import CalibrationError, InputError
-from mdpose_edge.files import file_sha256, write_folder
-from mdpose_edge.images import list_images, read_image
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.spec import InputSpec
 

@@ -16,7 +16,7 @@ from mdpose_edge.calib.once import Once, every_time
 from mdpose_edge.calib.qdq import QdqModel
 from mdpose_edge.calib.ranges import Progress, TensorRange, ranges_for
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD
-from mdpose_edge.optional import require
+from mdpose_edge.common.optional import require
 
 if TYPE_CHECKING:
     import onnx

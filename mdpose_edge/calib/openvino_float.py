@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from mdpose_edge.optional import require
+from mdpose_edge.common.optional import require
 
 if TYPE_CHECKING:
     import openvino

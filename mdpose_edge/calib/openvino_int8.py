@@ -18,8 +18,8 @@ from mdpose_edge.calib.once import Once, every_time
 from mdpose_edge.calib.openvino_float import convolutions, return_to_float
 from mdpose_edge.calib.ranges import Progress, batches
 from mdpose_edge.calib.thresholds import check_method
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.optional import require
 
 if TYPE_CHECKING:
     import onnx

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mdpose_edge.calib.graph import QUANTIZED_OPERATORS, WEIGHTED, GraphView
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ExportError
-from mdpose_edge.optional import require
 
 if TYPE_CHECKING:
     import onnx

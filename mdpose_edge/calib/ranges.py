@@ -13,8 +13,8 @@ from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.graph import GraphView, check_float_source
 from mdpose_edge.calib.once import Once
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method, find_threshold
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ExportError
-from mdpose_edge.optional import require
 from mdpose_edge.runtimes.onnxruntime_adapter import onnxruntime_errors
 
 if TYPE_CHECKING:

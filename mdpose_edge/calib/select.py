@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdpose_edge.coco import Persons
+from mdpose_edge.datasets.coco import Persons
 
 PEOPLE_STRATA = {"0": 0, "1": 1, "2 to 4": 2, "5 and more": 5}
 """Kinds of scene by person count, each with its lowest value; the same below."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import CocoSplit
+from mdpose_edge.datasets.coco import CocoSplit
+from mdpose_edge.datasets.images import decode_image, list_images, read_image_bytes
 from mdpose_edge.datasets.layout import is_dataset
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.images import decode_image, list_images, read_image_bytes
 from mdpose_edge.spec import KeypointSpec
 
 Progress = Callable[[int, int], None]

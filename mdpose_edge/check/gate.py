@@ -20,8 +20,8 @@ from mdpose_edge.check.recording import RECORDING_SUFFIX, Recording
 from mdpose_edge.check.results import RESULTS_SUFFIX, Results
 from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
 from mdpose_edge.check.verdict import Limits, Verdict, judge
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError, DataError
-from mdpose_edge.optional import require
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.spec import KeypointSpec, ModelSpec
 

@@ -19,8 +19,8 @@ from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.check.frames import Frame, Frames
 from mdpose_edge.check.measurement import OutputError, OutputSums
 from mdpose_edge.check.sides import same_cells
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import MissingPackageError
-from mdpose_edge.optional import require
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.runtimes.registry import default_engine
 from mdpose_edge.spec import InputSpec

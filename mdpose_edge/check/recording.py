@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.check.frames import Frame, Frames, Progress
+from mdpose_edge.common.files import open_whole
 from mdpose_edge.errors import DataError
-from mdpose_edge.files import open_whole
 from mdpose_edge.spec import ModelSpec
 
 RECORDING_SUFFIX = ".npz"

@@ -20,8 +20,8 @@ from mdpose_edge.check.layers import LayerErrors, layer_name
 from mdpose_edge.check.measurement import ImagePair, OutputError
 from mdpose_edge.check.slices import SLICES
 from mdpose_edge.check.verdict import Finding
+from mdpose_edge.common.files import write_whole
 from mdpose_edge.draw import draw_poses
-from mdpose_edge.files import write_whole
 from mdpose_edge.poses import Poses
 
 REPORT_FILE = "index.html"

@@ -11,7 +11,7 @@ import numpy as np
 
 from mdpose_edge.check.frames import Frame, Frames
 from mdpose_edge.check.sides import Observation
-from mdpose_edge.coco import CocoSplit
+from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.errors import DataError
 from mdpose_edge.evaluate import EVAL_DECODE
 from mdpose_edge.poses import Poses

@@ -12,9 +12,9 @@ import numpy as np
 from mdpose_edge import __version__
 from mdpose_edge.check.frames import Frame, Frames, Progress
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Heads, Recording, write_recording
-from mdpose_edge.decode import PoseMixture, make_decoder
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.evaluate import EVAL_DECODE
+from mdpose_edge.families.mdpose.decode import PoseMixture, make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, frame_geometry, preprocess
 from mdpose_edge.runtimes.registry import open_engine

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import CocoSplit
+from mdpose_edge.datasets.coco import CocoSplit
 
 SMALL_AREA, LARGE_AREA = 32.0**2, 96.0**2
 """px²: COCO's bounds. Its own figures for keypoints leave small people out, where fine detail is lost first."""

@@ -30,7 +30,7 @@ def build(
     if show_trtexec:
         _print_commands(bundle, nvdla_core)
         return
-    from mdpose_edge.build import build_engine
+    from mdpose_edge.trt.build import build_engine
 
     with progress_shown("building") as report:
         built = build_engine(

@@ -86,7 +86,7 @@ def show(
     """Draw a contact sheet of a calibration set, and print what is in it."""
     from mdpose_edge.calib.dataset import open_calibration_set
     from mdpose_edge.calib.show import calibration_sheet, calibration_statistics
-    from mdpose_edge.images import write_image
+    from mdpose_edge.datasets.images import write_image
 
     keep_inputs(json_file, calibration)
     if out.suffix.lower() not in (".jpg", ".png"):

@@ -47,7 +47,7 @@ def place_for_folder(path: Path | None) -> Path | None:
 
 
 def _check_place(path: Path, folder: Path, kind: str) -> None:
-    from mdpose_edge.files import nearest_folder
+    from mdpose_edge.common.files import nearest_folder
 
     above = nearest_folder(folder)
     if kind == "file" and path.is_dir():
@@ -183,7 +183,7 @@ def keep_inputs(json_file: Path | None, *inputs: str | Path | None) -> None:
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
     """Write what `--json FILE` asks for, where it was given."""
-    from mdpose_edge.files import refused, write_whole
+    from mdpose_edge.common.files import refused, write_whole
 
     if path is not None:
         try:

@@ -44,8 +44,8 @@ def check(
 ) -> None:
     """Look for every fault of a split: 0 none, 1 some, 2 it cannot be read."""
     from mdpose_edge.datasets.check import check_data, suspects_sheet
+    from mdpose_edge.datasets.images import write_image
     from mdpose_edge.datasets.keypoints import keypoint_set
-    from mdpose_edge.images import write_image
 
     keep_inputs(json_file, folder)
     if out is not None and out.suffix.lower() not in (".jpg", ".png"):

@@ -39,7 +39,7 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Measure accuracy by the protocol of the data (COCO, CrowdPose, OCHuman), and write the poses behind it."""
-    from mdpose_edge.coco import write_results
+    from mdpose_edge.datasets.coco import write_results
     from mdpose_edge.datasets.keypoints import keypoint_set
     from mdpose_edge.evaluate import evaluate as run
 

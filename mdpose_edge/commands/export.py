@@ -112,7 +112,7 @@ def export(
     With --val-data, the bundle appears only if the gate holds: else exit code 1, and no bundle.
     """
     from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-    from mdpose_edge.export.recipe import Wish
+    from mdpose_edge.export.targets.tensorrt_options import Wish
     from mdpose_edge.export.validation import Validation
 
     validation = None

@@ -90,7 +90,7 @@ def infer(
 
 
 def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | None, options: dict[str, Any]) -> None:
-    from mdpose_edge.infer import infer_images
+    from mdpose_edge.stream.folder import infer_images
     from mdpose_edge.stream.run import stopped_by_signals
 
     with progress_shown("inferring") as report, stopped_by_signals() as stop:

@@ -45,7 +45,7 @@ def nvdla(
 ) -> None:
     """List the layers that would run on the GPU instead of NVDLA, and why; no device is needed."""
     from mdpose_edge.nvdla.dry_run import check_tensorrt, dry_run, load_source
-    from mdpose_edge.targets import find_tensorrt
+    from mdpose_edge.trt.platforms import find_tensorrt
 
     keep_inputs(json_file, source)
     asked = None if trt is None else check_tensorrt(find_tensorrt(trt))

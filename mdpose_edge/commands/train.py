@@ -101,8 +101,8 @@ def _resume(text: str) -> bool | Literal["auto"]:
 
 def _validation(data: Path, split: str) -> Validation:
     """Hand training the protocol of evaluation, which it does not know itself."""
+    from mdpose_edge.common.optional import require
     from mdpose_edge.evaluate import EVAL_DECODE, protocol_figures
-    from mdpose_edge.optional import require
     from mdpose_edge.train.validation import Validation
 
     require("faster_coco_eval", extra="eval", feature="eval_every")  # before hours of training

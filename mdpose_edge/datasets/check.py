@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import read_annotations
+from mdpose_edge.datasets.coco import read_annotations
 from mdpose_edge.datasets.faults import Fault, annotation_faults
+from mdpose_edge.datasets.images import decode_image, read_image, read_image_bytes
 from mdpose_edge.datasets.layout import locate
 from mdpose_edge.datasets.readers import coco_form
 from mdpose_edge.draw import contact_sheet
 from mdpose_edge.errors import DataError, InputError
-from mdpose_edge.images import decode_image, read_image, read_image_bytes
 from mdpose_edge.spec import KeypointSpec
 
 SHEET_PICTURES = 24

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdpose_edge.common.optional import require
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.optional import require
 from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
-from mdpose_edge.strict import read_dataclass
 
 CROWDPOSE_KEYPOINTS = KeypointSpec(
     names=(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mdpose_edge.coco import PERSON_CATEGORY_ID, CocoSplit, read_annotations, split_of
+from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID, CocoSplit, read_annotations, split_of
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.datasets.layout import Located, is_mapped, locate
 from mdpose_edge.errors import DataError

@@ -12,7 +12,7 @@ from pathlib import Path
 from mdpose_edge.doctor.findings import Finding
 from mdpose_edge.doctor.packages import OPENCV, Version, installed_version, numbers
 from mdpose_edge.machine.jetson import jetson_linux
-from mdpose_edge.targets import JetPack, check_gpu, jetpack_of_l4t, show
+from mdpose_edge.trt.platforms import JetPack, check_gpu, jetpack_of_l4t, show
 
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 

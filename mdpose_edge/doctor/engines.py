@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from mdpose_edge.common.optional import available
 from mdpose_edge.doctor.findings import Finding
 from mdpose_edge.doctor.tiny import OPSET, TOLERANCE, tiny_bundle, tiny_image, tiny_outputs, tiny_spec, tiny_weights
 from mdpose_edge.errors import EngineError, MdposeError, MissingPackageError
-from mdpose_edge.optional import available
 from mdpose_edge.runtimes.base import CheckedAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter
-from mdpose_edge.targets import show, typing_of
 from mdpose_edge.trt import capabilities
 from mdpose_edge.trt.builder import build_plan
 from mdpose_edge.trt.cuda import Cuda
+from mdpose_edge.trt.platforms import show, typing_of
 from mdpose_edge.trt.recipe import Limits, PreprocessingRecipe, Recipe, SelfTest, TensorRtRange
 
 TIMEOUT_S = 180

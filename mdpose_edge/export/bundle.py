@@ -15,18 +15,18 @@ from mdpose_edge import __version__
 from mdpose_edge.bundle import REPORT_FILE, Bundle, check_bundle_place, draft_bundle
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import MIN_IMAGES
+from mdpose_edge.common.files import file_sha256
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import CalibrationError, ConfigError, ExportError
-from mdpose_edge.export.recipe import Resolved, Wish, resolve
 from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, write_target
+from mdpose_edge.export.targets.tensorrt_options import Resolved, Wish, resolve
 from mdpose_edge.export.validation import Validation, check_measurable_here
-from mdpose_edge.files import file_sha256
-from mdpose_edge.optional import require
 from mdpose_edge.spec import ModelSpec, Precision, Provenance
 
 if TYPE_CHECKING:
     import onnx
 
-    from mdpose_edge.train.network import MDPoseNetwork
+    from mdpose_edge.families.mdpose.network import MDPoseNetwork
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, the step now begun)."""
@@ -100,7 +100,7 @@ def export_checkpoint(
         check_measurable_here(target, precision, resolved)
     calibration = None if int8 is None else _open_calibration(int8)
     _require_packages()
-    from mdpose_edge.train.checkpoint import load_network
+    from mdpose_edge.checkpoint import load_network
 
     report(0, len(_STEPS), _STEPS[0])
     network, trained = load_network(checkpoint)

@@ -18,8 +18,8 @@ import torch
 from onnx import numpy_helper
 
 from mdpose_edge.errors import ExportError
+from mdpose_edge.families.mdpose.network import DeployedNetwork, MDPoseNetwork
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.train.network import DeployedNetwork, MDPoseNetwork
 
 OPSET = 17
 """The newest that TensorRT 8.5 (JetPack 5) parses."""

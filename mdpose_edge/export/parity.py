@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import EngineError, ExportError
+from mdpose_edge.families.mdpose.network import DeployedNetwork, MDPoseNetwork
 from mdpose_edge.runtimes.registry import default_engine, load_adapter
 from mdpose_edge.spec import InputSpec, ModelSpec
-from mdpose_edge.train.network import DeployedNetwork, MDPoseNetwork
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 """Largest error of an output, relative to its largest value, by precision.

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.optional import require
 from mdpose_edge.spec import ModelSpec
 
 WARM_UP_RUNS = 3
@@ -62,7 +62,7 @@ def describe(path: Path) -> Preset:
     torch = require("torch", extra="train", feature="counting parameters")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mdpose_edge.train.network import MDPoseNetwork
+    from mdpose_edge.families.mdpose.network import MDPoseNetwork
 
     spec = _spec(path)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -110,8 +110,8 @@ def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats
 
 def _spec(path: Path) -> ModelSpec:
     from mdpose_edge.datasets.keypoints import keypoint_set
+    from mdpose_edge.families.mdpose.network import make_spec
     from mdpose_edge.train.config import load_config
-    from mdpose_edge.train.network import make_spec
 
     config = load_config(path)
     return make_spec(config.network, config.input.spec(), keypoint_set(config.data.keypoints or "coco17"))
@@ -119,8 +119,8 @@ def _spec(path: Path) -> ModelSpec:
 
 def _random_checkpoint(path: Path, out: Path) -> Path:
     torch = require("torch", extra="export", feature="exporting a checkpoint")
-    from mdpose_edge.train.checkpoint import save_checkpoint
-    from mdpose_edge.train.network import MDPoseNetwork
+    from mdpose_edge.checkpoint import save_checkpoint
+    from mdpose_edge.families.mdpose.network import MDPoseNetwork
 
     spec = _spec(path)
     torch.manual_seed(0)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mdpose_edge.check.frames import frames_of
 from mdpose_edge.check.verdict import Limits
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError, ExportError
-from mdpose_edge.export.recipe import Resolved
-from mdpose_edge.optional import require
+from mdpose_edge.export.targets.tensorrt_options import Resolved
 from mdpose_edge.spec import KeypointSpec
-from mdpose_edge.targets import show, typing_of
+from mdpose_edge.trt.platforms import show, typing_of
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mdpose_edge.errors import CalibrationError
 from mdpose_edge.nvdla.graph import GraphFacts
-from mdpose_edge.targets import CALIBRATION_ALGORITHM, calibration_header, parse_version
+from mdpose_edge.trt.platforms import CALIBRATION_ALGORITHM, calibration_header, parse_version
 
 if TYPE_CHECKING:
     import onnx

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ExportError
 from mdpose_edge.nvdla.graph import GraphFacts
 from mdpose_edge.nvdla.limits import Asked, judge
-from mdpose_edge.optional import require
-from mdpose_edge.targets import DEVICES, LAST_NVDLA_TENSORRT, Version, check_nvdla_int8, show
+from mdpose_edge.trt.platforms import DEVICES, LAST_NVDLA_TENSORRT, Version, check_nvdla_int8, show
 from mdpose_edge.trt.recipe import TARGETS, Recipe, read_recipe
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ExportError
-from mdpose_edge.optional import require
 
 if TYPE_CHECKING:
     import onnx

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mdpose_edge.nvdla.graph import FLOAT_TYPES, GraphFacts
-from mdpose_edge.targets import Version, show
+from mdpose_edge.trt.platforms import Version, show
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from mdpose_edge.closing import Closing
+from mdpose_edge.common.closing import Closing
 from mdpose_edge.errors import EngineError
 from mdpose_edge.spec import ModelSpec
 

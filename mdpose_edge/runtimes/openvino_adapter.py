@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.optional import require
+from mdpose_edge.common.optional import require
 from mdpose_edge.runtimes.base import CheckedAdapter, TensorInfo
 
 DEVICE = "CPU"

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.common.optional import available
 from mdpose_edge.errors import BundleError, CheckpointError, EngineError, MissingPackageError
-from mdpose_edge.optional import available
 from mdpose_edge.runtimes.base import CheckedAdapter, RuntimeAdapter
 from mdpose_edge.spec import ModelSpec
 

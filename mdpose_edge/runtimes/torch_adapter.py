@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from mdpose_edge.optional import require
+from mdpose_edge.common.optional import require
 from mdpose_edge.runtimes.base import CheckedAdapter
 from mdpose_edge.spec import ModelSpec
 
@@ -38,8 +38,8 @@ class TorchAdapter(CheckedAdapter):
 
     def __init__(self, checkpoint: Path, *, threads: int | None = None) -> None:
         _require_all()
-        from mdpose_edge.train.checkpoint import load_network
-        from mdpose_edge.train.network import DeployedNetwork
+        from mdpose_edge.checkpoint import load_network
+        from mdpose_edge.families.mdpose.network import DeployedNetwork
 
         network, spec = load_network(checkpoint)
         super().__init__(spec, checkpoint, threads)

@@ -9,8 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import InputError
-from mdpose_edge.images import read_image
 from mdpose_edge.stream.capture import Capture, file_capture, shown_url
 from mdpose_edge.stream.frames import Frame, FrameSource, Note, ignore_note
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.closing import Closing
+from mdpose_edge.common.closing import Closing
 from mdpose_edge.errors import InputError
 from mdpose_edge.preprocess import check_frame
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.datasets.images import write_image
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.errors import InputError
-from mdpose_edge.images import write_image
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.result import FrameResult
 from mdpose_edge.stream.sinks import system_answers

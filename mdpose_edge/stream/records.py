@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import results_of
+from mdpose_edge.datasets.coco import results_of
 from mdpose_edge.poses import Poses
 from mdpose_edge.stream.result import FrameResult
 

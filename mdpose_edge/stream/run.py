@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdpose_edge.datasets.images import IMAGE_SUFFIXES
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.images import IMAGE_SUFFIXES
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.files import ImageSource, VideoFile
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mdpose_edge.files import open_whole, refused
+from mdpose_edge.common.files import open_whole, refused
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.records import coco_records, csv_header, csv_lines, frame_record
 from mdpose_edge.stream.result import FrameResult

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 
+from mdpose_edge.datasets.images import IMAGE_SUFFIXES, list_images
 from mdpose_edge.errors import ConfigError, InputError
-from mdpose_edge.images import IMAGE_SUFFIXES, list_images
 from mdpose_edge.stream.capture import CaptureSpec, camera_capture, csi_capture, url_capture
 from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note

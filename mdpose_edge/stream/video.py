@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.files import refused
 from mdpose_edge.errors import InputError, OutputError
-from mdpose_edge.files import refused
 from mdpose_edge.stream.capture import file_capture, quiet_ffmpeg
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
 from mdpose_edge.stream.painted import Painter

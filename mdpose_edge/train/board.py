@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.optional import require
+from mdpose_edge.common.optional import require
 
 
 class Board:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import yaml
 
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.spec import InputSpec
-from mdpose_edge.strict import read_dataclass
-from mdpose_edge.train.network import NetworkConfig
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mdpose_edge.coco import CocoImage, CocoSplit
+from mdpose_edge.datasets.coco import CocoImage, CocoSplit
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
-from mdpose_edge.images import read_image
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.augment import random_view, reduction, warp_image, warp_keypoints
 from mdpose_edge.train.config import TrainConfig

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from mdpose_edge.files import write_whole
+from mdpose_edge.common.files import write_whole
 
 LOG_COLUMNS = (
     "iteration",

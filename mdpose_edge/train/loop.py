@@ -17,17 +17,17 @@ from typing import Literal
 import torch
 import yaml
 
+from mdpose_edge.checkpoint import for_input, load_weights, read_checkpoint
+from mdpose_edge.common.files import write_whole
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
-from mdpose_edge.files import write_whole
+from mdpose_edge.families.mdpose.loss import group_keypoints
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
 from mdpose_edge.spec import KeypointSpec, ModelSpec
-from mdpose_edge.train.checkpoint import for_input, load_weights, read_checkpoint
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.distributed import World, joined_world
-from mdpose_edge.train.loss import group_keypoints
-from mdpose_edge.train.network import MDPoseNetwork, make_spec
 from mdpose_edge.train.signals import Interrupted, StopSignal
 from mdpose_edge.train.state import (
     CONFIG_FILE,

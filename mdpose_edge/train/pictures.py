@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mdpose_edge.decode import make_decoder
 from mdpose_edge.draw import contact_sheet, draw_poses
+from mdpose_edge.families.mdpose.decode import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.spec import ModelSpec

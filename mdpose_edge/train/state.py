@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mdpose_edge.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
 from mdpose_edge.errors import CheckpointError, ConfigError
-from mdpose_edge.train.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.distributed import World
 from mdpose_edge.train.health import lost_run

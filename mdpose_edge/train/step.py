@@ -15,15 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdpose_edge.errors import TrainingError
+from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
+from mdpose_edge.families.mdpose.network import MDPoseNetwork
+from mdpose_edge.families.mdpose.underflow import Underflow, underflow_ratio
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch
 from mdpose_edge.train.distributed import World
 from mdpose_edge.train.health import lost_run
-from mdpose_edge.train.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
-from mdpose_edge.train.network import MDPoseNetwork
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
-from mdpose_edge.train.underflow import Underflow, underflow_ratio
 
 
 @dataclass(frozen=True)

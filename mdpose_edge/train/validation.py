@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mdpose_edge.coco import CocoSplit, results_of
+from mdpose_edge.datasets.coco import CocoSplit, results_of
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
-from mdpose_edge.decode import make_decoder
 from mdpose_edge.errors import MdposeError
-from mdpose_edge.images import read_image
+from mdpose_edge.families.mdpose.decode import make_decoder
 from mdpose_edge.preprocess import FrameGeometry, preprocess
 from mdpose_edge.spec import DecodeSpec, InputSpec, ModelSpec
 from mdpose_edge.train.data import start_worker

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from typing_extensions import Self
 
-from mdpose_edge.images import write_image
-from mdpose_edge.optional import available
+from mdpose_edge.common.optional import available
+from mdpose_edge.datasets.images import write_image
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.board import Board
 from mdpose_edge.train.config import TrainConfig

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
+from mdpose_edge.common.files import written_by_library
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ExportError
-from mdpose_edge.files import written_by_library
-from mdpose_edge.optional import require
 from mdpose_edge.runtimes.registry import load_adapter
 from mdpose_edge.spec import ModelSpec
 

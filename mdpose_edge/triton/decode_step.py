@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.decode import make_decoder
 from mdpose_edge.errors import InputError
+from mdpose_edge.families.mdpose.decode import make_decoder
 from mdpose_edge.geometry import frame_geometry
 from mdpose_edge.spec import ModelSpec
 

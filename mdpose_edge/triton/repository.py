@@ -20,8 +20,8 @@ from typing import Any
 
 from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.errors import ConfigError, ExportError
-from mdpose_edge.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.triton import config
 from mdpose_edge.triton.batch import check_batches, free_onnx, free_openvino

@@ -7,10 +7,10 @@ from typing import Any
 
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import EngineError
-from mdpose_edge.targets import calibration_header
 from mdpose_edge.trt import capabilities
 from mdpose_edge.trt.capabilities import MonitorStep
 from mdpose_edge.trt.cuda import MIB
+from mdpose_edge.trt.platforms import calibration_header
 from mdpose_edge.trt.recipe import Recipe
 
 _KEPT_MESSAGES = 20

@@ -24,9 +24,9 @@ from typing import Any
 
 from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle
+from mdpose_edge.common.files import file_sha256, visible_files, write_folder
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import EngineError
-from mdpose_edge.files import file_sha256, visible_files, write_folder
-from mdpose_edge.strict import read_dataclass
 from mdpose_edge.trt.host import Host
 from mdpose_edge.trt.recipe import Recipe
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import EngineError
-from mdpose_edge.optional import require
-from mdpose_edge.targets import OLDEST_TENSORRT, Typing, Version, parse_version, show
+from mdpose_edge.trt.platforms import OLDEST_TENSORRT, Typing, Version, parse_version, show
 
 NUMPY_NAMES = {
     "FLOAT": "float32",

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.optional import require
 from mdpose_edge.errors import EngineError
-from mdpose_edge.optional import require
 from mdpose_edge.trt import graph
 
 MIB = 1 << 20

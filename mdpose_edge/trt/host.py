@@ -11,9 +11,9 @@ from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import EngineError
 from mdpose_edge.machine.host import memory_available_mb
 from mdpose_edge.machine.jetson import jetson_linux
-from mdpose_edge.targets import DEVICES, JETPACKS, check_gpu, jetpack_of_l4t, parse_version, show
 from mdpose_edge.trt.capabilities import can_type, tensorrt_version
 from mdpose_edge.trt.cuda import MIB, Cuda, Gpu
+from mdpose_edge.trt.platforms import DEVICES, JETPACKS, check_gpu, jetpack_of_l4t, parse_version, show
 from mdpose_edge.trt.recipe import Recipe
 
 ROOT = Path("/")

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import BundleError, EngineError
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.strict import read_dataclass
-from mdpose_edge.targets import DEVICES, Typing, Version, parse_version
+from mdpose_edge.trt.platforms import DEVICES, Typing, Version, parse_version
 
 RECIPE_FILE = "recipe.json"
 GOLDEN_FILE = "golden.npz"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.targets import Version, parse_version, show
+from mdpose_edge.trt.platforms import Version, parse_version, show
 from mdpose_edge.trt.recipe import Recipe
 
 SKIP_INFERENCE: Version = (8, 6)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mdpose_edge.closing import Closing
+from mdpose_edge.common.closing import Closing
 from mdpose_edge.errors import InputError
 from mdpose_edge.view.access import Access, read_cookie
 from mdpose_edge.view.hub import Hub

@@ -37,7 +37,7 @@ def _build_one(job: Job, engine: layout.Engine) -> dict[str, Any]:
     if job.dry_run:
         return {**summary, "golden_images": len(read_golden(bundle).images), "not_run": "building and inspecting"}
     report = job.out / f"build-{engine.name}.json"
-    command = [sys.executable, "-m", "mdpose_edge.cli", "build", str(bundle.path)]
+    command = [sys.executable, "-m", "mdpose_edge", "build", str(bundle.path)]
     command += ["--cache", str(job.engines), "--json", str(report)]
     result = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment(job))
     sys.stderr.write(result.stderr)

@@ -23,11 +23,11 @@ import numpy as np
 from mdpose_edge import __version__
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.calib.make import make_calibration_set
-from mdpose_edge.coco import write_results
+from mdpose_edge.common.files import file_sha256, visible_files
+from mdpose_edge.datasets.coco import write_results
 from mdpose_edge.evaluate import evaluate
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-from mdpose_edge.export.recipe import Wish
-from mdpose_edge.files import file_sha256, visible_files
+from mdpose_edge.export.targets.tensorrt_options import Wish
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.synth import write_dataset
 from scripts.gpu import layout

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpose_edge import __version__
-from mdpose_edge.files import file_sha256, write_whole
+from mdpose_edge.common.files import file_sha256, write_whole
 from scripts.gpu import layout, steps
 from scripts.gpu.building import build
 from scripts.gpu.job import Job, reason

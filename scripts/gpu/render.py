@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mdpose_edge.coco import load_split
+from mdpose_edge.datasets.coco import load_split
 from mdpose_edge.evaluate import coco_figures
 from scripts.gpu import layout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,11 +35,16 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+TORCH_SIDE = re.compile(
+    r"mdpose_edge\.(train|export|checkpoint|runtimes\.torch_adapter|families\.(backbone|pretrained)"
+    r"|families\.\w+\.(network|targets|loss|flow|underflow))(\.|$)"
+)
+"""What may import torch, by the name of the file: the contract `torch` in pyproject.toml says the same."""
+
+
 def is_device_side(name: str) -> bool:
-    """Say whether a module must work on the bare install: all but train, export and the torch adapter."""
-    if name == "mdpose_edge.runtimes.torch_adapter":
-        return False
-    return not any(f"{name}.".startswith(f"mdpose_edge.{package}.") for package in ("train", "export"))
+    """Say whether a module must work on the bare install."""
+    return not TORCH_SIDE.match(name)
 
 
 MODULES = sorted(module_name(path) for path in PACKAGE.rglob("*.py"))

@@ -61,7 +61,7 @@ def require_engine(engine: str) -> None:
 def build(engine: str, model: Path) -> None:
     """Build what stands between a model and its engine: a bundle for TensorRT is no engine yet."""
     if engine == "tensorrt":
-        from mdpose_edge.build import build_engine
+        from mdpose_edge.trt.build import build_engine
 
         build_engine(model)
 

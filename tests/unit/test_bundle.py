@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mdpose_edge.bundle import SPEC_FILE, open_bundle, write_bundle
+from mdpose_edge.common.files import file_sha256, visible_files
 from mdpose_edge.errors import BundleError, MdposeError, SpecError
-from mdpose_edge.files import file_sha256, visible_files
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, ModelSpec, Provenance, head_output_names, mdpose_levels
 
 SPEC = ModelSpec(

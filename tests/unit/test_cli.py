@@ -377,7 +377,7 @@ def _assert_one_sentence(code: int, out: str, err: str, words: list[str]) -> Non
 
 
 def test_a_sigterm_leaves_nothing_behind(artifacts: Artifacts, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mdpose_edge.cli", "export", str(artifacts.checkpoint()), "--target", "onnx"]
+    command = [sys.executable, "-m", "mdpose_edge", "export", str(artifacts.checkpoint()), "--target", "onnx"]
     with subprocess.Popen([*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:

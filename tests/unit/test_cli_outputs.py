@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdpose_edge.images import write_image
+from mdpose_edge.datasets.images import write_image
 from tests.artifacts import Artifacts
 from tests.command import Run, command_runner
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.coco import CocoSplit, load_split
+from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.evaluate import EVAL_DECODE, FIGURES, Evaluation, coco_figures, evaluate, run_estimator
 from mdpose_edge.poses import Poses

@@ -10,7 +10,7 @@ import faster_coco_eval
 import numpy as np
 import pytest
 
-from mdpose_edge.coco import CocoSplit
+from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError, SpecError
 from mdpose_edge.spec import (
     COCO_KEYPOINTS,
@@ -14,7 +15,6 @@ from mdpose_edge.spec import (
     head_output_names,
     mdpose_levels,
 )
-from mdpose_edge.strict import read_dataclass
 
 
 def _spec(**changes):

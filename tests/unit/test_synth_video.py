@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mdpose_edge.coco import load_split
+from mdpose_edge.datasets.coco import load_split
 from mdpose_edge.errors import DataError
 from mdpose_edge.synth import write_video
 from mdpose_edge.synth.body import Build

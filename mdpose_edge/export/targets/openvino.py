@@ -8,8 +8,8 @@ import openvino as ov
 
 from mdpose_edge.calib.graph import GraphView
 from mdpose_edge.calib.openvino_int8 import DEFAULT_METHOD, SCHEME, quantize_openvino, read_float_graph
+from mdpose_edge.common.files import written_by_library
 from mdpose_edge.export.targets.registry import Job, Written, describe_int8
-from mdpose_edge.files import written_by_library
 
 
 def write(job: Job) -> Written:

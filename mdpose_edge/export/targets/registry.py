@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from mdpose_edge.calib.dataset import CalibrationSet
-    from mdpose_edge.export.recipe import Resolved
+    from mdpose_edge.export.targets.tensorrt_options import Resolved
 
 Step = Callable[[int, int, str], None]
 """Called with (done, in all, what) within a long step."""

@@ -23,12 +23,12 @@ from mdpose_edge.calib.thresholds import DEFAULT_METHOD
 from mdpose_edge.errors import ExportError
 from mdpose_edge.export.onnx import OPSET, TYPED_INT8_OPSET, check_onnx, to_fp16, to_typed_int8
 from mdpose_edge.export.parity import parity_images
-from mdpose_edge.export.recipe import Resolved, make_recipe
 from mdpose_edge.export.targets.registry import Job, Written, describe_int8
+from mdpose_edge.export.targets.tensorrt_options import Resolved, make_recipe
 from mdpose_edge.nvdla.cache import calibration_cache
 from mdpose_edge.nvdla.dry_run import dry_run
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.targets import typing_of
+from mdpose_edge.trt.platforms import typing_of
 from mdpose_edge.trt.recipe import GOLDEN_FILE, RECIPE_FILE, recipe_summary
 
 GOLDEN_IMAGES = 2

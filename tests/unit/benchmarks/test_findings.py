@@ -12,11 +12,11 @@ import torch
 
 from benchmarks import occlusion, rkg
 from benchmarks.rkg import EPSILONS, SETTINGS, SHARES, draw_results, findings, outcome, product_nll
-from mdpose_edge.images import read_image
-from mdpose_edge.train.checkpoint import read_checkpoint
+from mdpose_edge.checkpoint import read_checkpoint
+from mdpose_edge.datasets.images import read_image
+from mdpose_edge.families.mdpose.loss import Mixture, group_keypoints, group_nll
 from mdpose_edge.train.curves import LINES
 from mdpose_edge.train.data import Batch
-from mdpose_edge.train.loss import Mixture, group_keypoints, group_nll
 from tests.artifacts import Artifacts
 
 BUDGET = [

@@ -19,8 +19,8 @@ from mdpose_edge.calib.dataset import (
     is_calibration_set,
     open_calibration_set,
 )
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import CalibrationError
-from mdpose_edge.images import read_image
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.spec import InputSpec
 from tests.unit.calib.frames import SPEC, make_small_set

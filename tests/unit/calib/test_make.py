@@ -11,8 +11,8 @@ import pytest
 
 from mdpose_edge.calib.dataset import CalibrationRecord, open_calibration_set
 from mdpose_edge.calib.make import make_calibration_set
+from mdpose_edge.common.files import file_sha256
 from mdpose_edge.errors import CalibrationError, DataError, InputError
-from mdpose_edge.files import file_sha256
 from mdpose_edge.spec import InputSpec
 from tests.unit.calib.frames import SPEC, write_frames
 from tests.unit.datasets.public_formats import write_crowdpose, write_ochuman

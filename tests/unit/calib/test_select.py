@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdpose_edge.calib.select import OCCLUSION_STRATA, PEOPLE_STRATA, SCALE_STRATA, Traits, rank_images, traits_of
-from mdpose_edge.coco import Persons
+from mdpose_edge.datasets.coco import Persons
 
 
 def persons(areas: list[float], visibilities: list[list[int]], crowd: list[bool]) -> Persons:

@@ -14,7 +14,7 @@ import pytest
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.check.gate import Check, check, record
 from mdpose_edge.check.report import render
-from mdpose_edge.coco import load_split, write_results
+from mdpose_edge.datasets.coco import load_split, write_results
 from mdpose_edge.errors import ConfigError, DataError, EngineError, InputError, MdposeError
 from mdpose_edge.evaluate import FIGURES, evaluate
 from mdpose_edge.spec import InputSpec
@@ -252,8 +252,8 @@ def test_artifacts_of_other_cells_are_compared_by_poses_alone(
     artifacts: Artifacts, bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     torch = pytest.importorskip("torch")
-    from mdpose_edge.train.checkpoint import save_checkpoint
-    from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
+    from mdpose_edge.checkpoint import save_checkpoint
+    from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
 
     torch.manual_seed(0)
     spec = make_spec(NetworkConfig("test_resnet", channels=16, head_convs=2), InputSpec(SIZE, 2 * SIZE))

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from mdpose_edge.cli import app
 from mdpose_edge.datasets.check import check_data, suspects_sheet
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.keypoints import keypoint_set
 from mdpose_edge.errors import DataError
-from mdpose_edge.images import read_image
 from tests.unit.datasets.public_formats import write_crowdpose, write_ochuman
 from tests.unit.tiny_coco import document, person, unlabelled, write_split
 

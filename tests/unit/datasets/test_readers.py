@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpose_edge.coco import load_split
+from mdpose_edge.datasets.coco import load_split
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS, OCHUMAN_KEYPOINTS
 from mdpose_edge.datasets.layout import locate, training_keypoints
 from mdpose_edge.datasets.readers import open_split, select_keypoints

@@ -18,13 +18,13 @@ from mdpose_edge import __version__
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.dataset import open_calibration_set
 from mdpose_edge.calib.thresholds import METHODS
+from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.cli import main
+from mdpose_edge.common.files import file_sha256
 from mdpose_edge.errors import BundleError, CalibrationError, CheckpointError, ExportError, MdposeError, SpecError
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.export.parity import INT8_TOLERANCE
-from mdpose_edge.files import file_sha256
 from mdpose_edge.spec import InputSpec
-from mdpose_edge.train.checkpoint import read_checkpoint
 from tests.artifacts import SIZE, Artifacts, single_threaded, write_random_checkpoint
 from tests.unit.calib.frames import make_small_set
 

@@ -24,7 +24,7 @@ FLOAT, FLOAT16, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.T
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, ModelSpec]:
-    from mdpose_edge.train.checkpoint import load_network
+    from mdpose_edge.checkpoint import load_network
 
     path = write_random_checkpoint(tmp_path_factory.mktemp("dla34") / "model.safetensors", backbone="dla34", batch=2)
     network, spec = load_network(path)
@@ -72,7 +72,7 @@ def test_every_tensor_has_a_static_shape(graph: onnx.ModelProto) -> None:
 
 
 def test_equal_biases_are_constants_all_the_same(traced: tuple[onnx.ModelProto, ModelSpec]) -> None:
-    from mdpose_edge.train.network import MDPoseNetwork
+    from mdpose_edge.families.mdpose.network import MDPoseNetwork
 
     spec = traced[1]
     untrained = MDPoseNetwork(spec, auxiliary_center=True).eval()  # whose biases are zero

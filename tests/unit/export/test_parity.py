@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from mdpose_edge.bundle import Bundle, open_bundle  # noqa: E402
+from mdpose_edge.checkpoint import load_network  # noqa: E402
 from mdpose_edge.errors import ExportError  # noqa: E402
 from mdpose_edge.export.parity import (  # noqa: E402
     TOLERANCES,
@@ -19,9 +20,8 @@ from mdpose_edge.export.parity import (  # noqa: E402
     compare_with_torch,
     parity_images,
 )
+from mdpose_edge.families.mdpose.network import MDPoseNetwork  # noqa: E402
 from mdpose_edge.spec import InputSpec  # noqa: E402
-from mdpose_edge.train.checkpoint import load_network  # noqa: E402
-from mdpose_edge.train.network import MDPoseNetwork  # noqa: E402
 from tests.artifacts import Artifacts, single_threaded  # noqa: E402
 
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from mdpose_edge.cli import app
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.export.presets import describe, measure_ms, preset_files
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
 from mdpose_edge.spec import InputSpec
-from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
 from tests.artifacts import single_threaded
 
 EDGE = ("mobilenetv4_small_384", "mobilenetv4_medium_512", "resnet18_512")

@@ -20,7 +20,7 @@ from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.qdq_lint import lint_qdq
 from mdpose_edge.errors import BundleError, EngineError, ExportError, MissingPackageError
 from mdpose_edge.export.bundle import export_checkpoint
-from mdpose_edge.export.recipe import Wish, resolve
+from mdpose_edge.export.targets.tensorrt_options import Wish, resolve
 from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.trt.recipe import CALIBRATION_FILE, GOLDEN_FILE, RECIPE_FILE, Recipe, read_golden, read_recipe
 from mdpose_edge.trt.trtexec import trtexec_commands
@@ -112,7 +112,7 @@ def test_the_uint8_input_meets_a_cast_first(
 def test_the_recipe_says_which_versions_and_how_much_memory(
     target: str, options: dict[str, str], at_least: str, below: str, workspace: int
 ) -> None:
-    from mdpose_edge.export.recipe import make_recipe
+    from mdpose_edge.export.targets.tensorrt_options import make_recipe
 
     resolved = resolve(Wish(target, **options), "fp16")  # type: ignore[arg-type]
     recipe = make_recipe(resolved, "fp16", opset=17, convolutions=["a"], kept_float=())
@@ -207,7 +207,7 @@ def test_the_impossible_is_refused_before_the_checkpoint_is_read(
 
 
 def recipe_for(precision: str, **options: object) -> Recipe:
-    from mdpose_edge.export.recipe import make_recipe
+    from mdpose_edge.export.targets.tensorrt_options import make_recipe
 
     target = "tensorrt" if "jetpack" not in options else "jetson"
     resolved = resolve(Wish(target, **options), precision)  # type: ignore[arg-type]

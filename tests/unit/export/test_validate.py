@@ -20,13 +20,13 @@ pytest.importorskip("faster_coco_eval")
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.check.verdict import Limits
+from mdpose_edge.checkpoint import load_network, save_checkpoint
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.errors import ConfigError, DataError, GateError, InputError, MdposeError
 from mdpose_edge.export import validation as validation_module
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-from mdpose_edge.export.recipe import Wish
+from mdpose_edge.export.targets.tensorrt_options import Wish
 from mdpose_edge.export.validation import Validation
-from mdpose_edge.train.checkpoint import load_network, save_checkpoint
 from tests.artifacts import Artifacts, single_threaded, write_random_checkpoint
 from tests.unit.check.faults import write_data
 from tests.unit.datasets.public_formats import CROWD_INDICES, write_crowdpose
@@ -221,7 +221,7 @@ def test_what_the_arguments_rule_out_is_refused_before_anything_is_traced(
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mdpose_edge.cli", "export", *map(str, arguments)]
+    command = [sys.executable, "-m", "mdpose_edge", "export", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

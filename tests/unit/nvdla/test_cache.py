@@ -22,7 +22,7 @@ from mdpose_edge.nvdla.cache import (
 )
 from mdpose_edge.nvdla.dry_run import load_source
 from mdpose_edge.nvdla.graph import GraphFacts
-from mdpose_edge.targets import calibration_header, version_number
+from mdpose_edge.trt.platforms import calibration_header, version_number
 from tests.artifacts import Artifacts
 from tests.unit.nvdla.graphs import model, one
 

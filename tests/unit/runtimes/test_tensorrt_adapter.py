@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpose_edge.build import build_engine
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.errors import EngineError, MdposeError
 from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.runtimes.tensorrt_adapter import TensorRtAdapter
 from mdpose_edge.trt import graph
+from mdpose_edge.trt.build import build_engine
 from tests.unit.trt.conftest import FakeDevice, bundle, device, exported
 from tests.unit.trt.fake_pycuda import RecordingLibrary
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mdpose_edge.datasets.images import decode_image
 from mdpose_edge.errors import InputError
-from mdpose_edge.images import decode_image
 from mdpose_edge.stream.capture import Capture
 from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile
 from mdpose_edge.stream.frames import Frame, FrameSource

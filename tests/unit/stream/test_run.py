@@ -37,7 +37,7 @@ def model(artifacts: Artifacts) -> Path:
 
 def start(*words: object, **options: object) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "mdpose_edge.cli", *map(str, words)]
+    command = [sys.executable, "-m", "mdpose_edge", *map(str, words)]
     return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload, no-any-return]
 
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import OutputError
-from mdpose_edge.images import read_image
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.stream import video

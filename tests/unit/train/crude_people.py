@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.train.config import InputConfig, OptimizerConfig, ScheduleConfig, TrainConfig
-from mdpose_edge.train.network import NetworkConfig
 from tests.unit.tiny_coco import document, person
 
 WIDTH, HEIGHT = 160, 120

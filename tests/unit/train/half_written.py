@@ -7,8 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.loop import RESUME_FILE, Progress, train
-from mdpose_edge.train.network import NetworkConfig
 from tests.unit.train.crude_people import tiny_config
 
 

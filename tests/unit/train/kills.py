@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.config import ScheduleConfig, TrainConfig
 from mdpose_edge.train.loop import LOG_FILE, train
-from mdpose_edge.train.network import NetworkConfig
 from tests.unit.train.crude_people import tiny_config
 
 LONGEST_DELAY_S = 0.1

@@ -20,11 +20,11 @@ import torch
 
 from mdpose_edge.errors import MdposeError
 from mdpose_edge.evaluate import EVAL_DECODE, coco_figures
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
 from mdpose_edge.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import training_batches
 from mdpose_edge.train.distributed import World, joined_world
 from mdpose_edge.train.loop import Progress, train
-from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
 from mdpose_edge.train.step import Stepper
 from mdpose_edge.train.validation import Validation, Validator
 from tests.unit.train.crude_people import tiny_config

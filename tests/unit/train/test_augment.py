@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.pipeline import take_steps
-from mdpose_edge.images import decode_image
+from mdpose_edge.datasets.images import decode_image
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec
 from mdpose_edge.train.augment import (

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.commands import console
 from mdpose_edge.commands import train as command
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train import loop
-from mdpose_edge.train.checkpoint import read_checkpoint
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, RESUME_FILE
-from mdpose_edge.train.network import NetworkConfig
 from mdpose_edge.train.signals import StopSignal
 from mdpose_edge.train.state import CURVES_FILE, EVAL_FILE
 from tests.command import Run, command_runner

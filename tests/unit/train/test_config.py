@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from mdpose_edge.errors import ConfigError, MdposeError
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
 from mdpose_edge.train.config import TrainConfig, load_config, read_config
-from mdpose_edge.train.network import MDPoseNetwork, make_spec
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 

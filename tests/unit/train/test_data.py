@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from mdpose_edge.coco import load_split
+from mdpose_edge.datasets.coco import load_split
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import DataError, InputError
-from mdpose_edge.images import read_image
+from mdpose_edge.families.mdpose.network import make_spec
 from mdpose_edge.train.augment import AugmentConfig, View, warp_image
 from mdpose_edge.train.config import ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import Batch, RunSampler, Sample, TrainingImages, collate, training_batches
-from mdpose_edge.train.network import make_spec
 from tests.unit.tiny_coco import document, person, unlabelled, write_split
 from tests.unit.train.crude_people import SMALL_PX, tiny_config
 

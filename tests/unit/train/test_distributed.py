@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
+from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.train.checkpoint import read_checkpoint
 from mdpose_edge.train.data import RunSampler
 from mdpose_edge.train.distributed import World
 from mdpose_edge.train.log import read_csv
@@ -129,7 +129,7 @@ def test_torchrun_starts_the_command(crude_people: Path, tmp_path: Path) -> None
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     options = ["--data", str(crude_people), "--out", str(tmp_path / "run"), "--resume", "auto"]
-    command = [*launch, "-m", "mdpose_edge.train", str(config), *options]
+    command = [*launch, "-m", "mdpose_edge", "train", str(config), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "run" / MODEL_FILE)]

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.errors import CheckpointError, ConfigError
-from mdpose_edge.train.checkpoint import read_checkpoint
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import CONFIG_FILE, LOG_FILE, MODEL_FILE, RESUME_FILE, Progress, train
-from mdpose_edge.train.network import NetworkConfig
 from tests.unit.train.crude_people import tiny_config
 from tests.unit.train.kills import exact_config
 
@@ -138,7 +138,7 @@ def test_run_of_an_older_version_goes_on(crude_people: Path, tmp_path: Path) -> 
 
 
 def _drop_keys_of_checkpoint(path: Path, keys: tuple[str, ...]) -> None:
-    from mdpose_edge.train.checkpoint import save_checkpoint
+    from mdpose_edge.checkpoint import save_checkpoint
 
     found = read_checkpoint(path)
     progress: Any = found.progress

@@ -17,8 +17,9 @@ import pytest
 import torch
 import yaml
 
+from mdpose_edge.checkpoint import load_network, read_checkpoint
 from mdpose_edge.errors import CheckpointError, ConfigError, InputError, TrainingError
-from mdpose_edge.train.checkpoint import load_network, read_checkpoint
+from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.config import OptimizerConfig, ScheduleConfig, load_config
 from mdpose_edge.train.log import LOG_COLUMNS
 from mdpose_edge.train.loop import (
@@ -29,7 +30,6 @@ from mdpose_edge.train.loop import (
     Progress,
     train,
 )
-from mdpose_edge.train.network import NetworkConfig
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
 from mdpose_edge.train.step import compute_dtype
 from tests.unit.train.crude_people import tiny_config, write_crude_people

@@ -15,15 +15,15 @@ import torch
 
 from mdpose_edge.errors import DataError, MissingPackageError, TrainingError
 from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, evaluate
+from mdpose_edge.families.mdpose.loss import Mixture
+from mdpose_edge.families.mdpose.network import NetworkConfig
+from mdpose_edge.families.mdpose.underflow import underflow_ratio
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.curves import BOTTOM, COLUMNS, LEFT, LINES, PANEL_WH, TOP, draw_curves
 from mdpose_edge.train.health import RECENT, WINDOW, LossWatch
 from mdpose_edge.train.log import LOG_COLUMNS, CsvLog, read_csv
 from mdpose_edge.train.loop import LOG_FILE, RESUME_FILE, Progress, train
-from mdpose_edge.train.loss import Mixture
-from mdpose_edge.train.network import NetworkConfig
 from mdpose_edge.train.state import EVAL_FILE
-from mdpose_edge.train.underflow import underflow_ratio
 from mdpose_edge.train.validation import Validation
 from mdpose_edge.train.watch import BOARD_FOLDER, CURVES_FILE, PICTURES_FOLDER, gpu_use
 from tests.unit.tiny_coco import document, unlabelled, write_split

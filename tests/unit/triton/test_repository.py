@@ -206,7 +206,7 @@ def test_options_out_of_range_are_refused(
 def tensorrt_repository(artifacts: Artifacts, tmp_path: Path) -> Path:
     pytest.importorskip("torch")
     from mdpose_edge.export.bundle import export_checkpoint
-    from mdpose_edge.export.recipe import Wish
+    from mdpose_edge.export.targets.tensorrt_options import Wish
 
     wish = Wish("tensorrt", trt="8.6")
     bundle = export_checkpoint(

@@ -34,7 +34,7 @@ def exported(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> 
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-    from mdpose_edge.export.recipe import Wish
+    from mdpose_edge.export.targets.tensorrt_options import Wish
     from mdpose_edge.spec import InputSpec
     from tests.unit.calib.frames import make_small_set
 

@@ -20,7 +20,7 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
-from mdpose_edge.targets import parse_version
+from mdpose_edge.trt.platforms import parse_version
 from tests.unit.trt.fake_pycuda import Machine
 from tests.unit.trt.name_table import names_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mdpose_edge.targets import Version, parse_version
+from mdpose_edge.trt.platforms import Version, parse_version
 
 NAMES_FILE = Path(__file__).parents[2] / "goldens" / "tensorrt_names.tsv"
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpose_edge.build import build_engine
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.errors import BundleError, EngineError, MdposeError, MissingPackageError
 from mdpose_edge.export.targets.registry import TARGETS
 from mdpose_edge.runtimes.registry import load_adapter, open_engine
-from mdpose_edge.targets import parse_version
 from mdpose_edge.trt import host
+from mdpose_edge.trt.build import build_engine
 from mdpose_edge.trt.cache import CACHE_FOLDER, MANIFEST_FILE, PLAN_FILE
+from mdpose_edge.trt.platforms import parse_version
 from mdpose_edge.trt.recipe import read_golden, read_recipe
 from mdpose_edge.trt.trtexec import trtexec_commands
 from tests.artifacts import Artifacts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mdpose_edge.errors import EngineError
-from mdpose_edge.export.recipe import Wish, make_recipe, resolve
+from mdpose_edge.export.targets.tensorrt_options import Wish, make_recipe, resolve
 from mdpose_edge.trt.inspection import Inspection, check_inspection, inspect_engine
 from mdpose_edge.trt.recipe import Recipe
 

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from mdpose_edge import runtimes, trt
-from mdpose_edge.targets import Version, parse_version
 from mdpose_edge.trt.capabilities import tensorrt_version
+from mdpose_edge.trt.platforms import Version, parse_version
 from tests.unit.trt.name_table import names_of, read_ranges
 
 OLDEST, NEWEST = (8, 5), (11, 1)

@@ -142,7 +142,7 @@ def test_frames_that_come_late_are_dropped_and_counted(folder: Path) -> None:
 def test_the_command_serves_until_it_is_told_to_stop(artifacts: Artifacts, folder: Path) -> None:
     record = folder.parent / "view.json"
     words = ["view", artifacts.bundle("onnx"), folder, "--port", 0, "--loop", "--threads", 1, "--json", record]
-    command = [sys.executable, "-m", "mdpose_edge.cli", *map(str, words)]
+    command = [sys.executable, "-m", "mdpose_edge", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

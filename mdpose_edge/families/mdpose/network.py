@@ -17,7 +17,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mdpose_edge import __version__
+from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.pretrained import pretrained_options, unreachable
 from mdpose_edge.spec import (
     COCO_KEYPOINTS,
     InputSpec,
@@ -27,8 +29,6 @@ from mdpose_edge.spec import (
     head_output_names,
     mdpose_levels,
 )
-from mdpose_edge.strict import read_dataclass
-from mdpose_edge.train.pretrained import pretrained_options, unreachable
 
 FINEST_EXTRA_LEVEL = 6
 """p6 and up have no backbone map: each is a stride-2 convolution of the level below."""

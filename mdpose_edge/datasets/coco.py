@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.files import write_whole
 from mdpose_edge.errors import DataError, EngineError
-from mdpose_edge.files import write_whole
 from mdpose_edge.poses import Poses
 
 ANNOTATION_KEYS = ("image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area", "iscrowd")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mdpose_edge.errors import ExportError
-from mdpose_edge.targets import (
+from mdpose_edge.trt.platforms import (
     ABOVE_NEWEST_TENSORRT,
     NEWEST_TENSORRT,
     OLDEST_TENSORRT,

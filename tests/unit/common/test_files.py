@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mdpose_edge.files import files_together, open_whole, write_whole
+from mdpose_edge.common.files import files_together, open_whole, write_whole
 
 
 def test_a_file_appears_whole_and_replaces_another(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdpose_edge.nms import box_nms, oks_nms
+from mdpose_edge.families.nms import box_nms, oks_nms
 from mdpose_edge.spec import COCO_KEYPOINTS
 
 Array = NDArray[np.float32]

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.spec import mdpose_levels
-from mdpose_edge.train.loss import (
+from mdpose_edge.families.mdpose.loss import (
     GAMMA_FLOOR,
     KeypointGroups,
     Mixture,
@@ -21,8 +20,9 @@ from mdpose_edge.train.loss import (
     group_nll,
     mixture_from_heads,
 )
+from mdpose_edge.spec import mdpose_levels
 
-GOLDENS = Path(__file__).parents[2] / "goldens"
+GOLDENS = Path(__file__).parents[3] / "goldens"
 PARITY = 1e-5
 """Relative to the largest value: the issue's bound on parity, some 100 times float32's resolution."""
 

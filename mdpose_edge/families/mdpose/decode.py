@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import EngineError, SpecError
+from mdpose_edge.families.nms import box_nms, oks_nms
 from mdpose_edge.geometry import FrameGeometry
-from mdpose_edge.nms import box_nms, oks_nms
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import DecodeSpec, LevelSpec, ModelSpec, head_output_names
 

@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdpose_edge.decode import make_decoder
 from mdpose_edge.errors import EngineError, SpecError
+from mdpose_edge.families.mdpose.decode import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.spec import (
@@ -28,7 +28,7 @@ from mdpose_edge.spec import (
 )
 
 Heads = dict[str, NDArray[np.float32]]
-GOLDENS = Path(__file__).parents[1] / "goldens"
+GOLDENS = Path(__file__).parents[3] / "goldens"
 IDENTITY = FrameGeometry((1.0, 1.0), (0.0, 0.0))
 LETTERBOX = FrameGeometry((0.5, 0.5), (0.0, 12.0))
 STRETCH = FrameGeometry((0.3, 1.7), (0.0, 0.0))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mdpose_edge.datasets.images import list_images, read_image, write_image
 from mdpose_edge.errors import InputError
-from mdpose_edge.images import list_images, read_image, write_image
 
 Image = NDArray[Any]
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.files import files_together, refused
+from mdpose_edge.datasets.images import list_images, read_image, write_image
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.files import files_together, refused
-from mdpose_edge.images import list_images, read_image, write_image
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.painted import plan_copies

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.files import write_whole
 from mdpose_edge.errors import InputError
-from mdpose_edge.files import write_whole
 from mdpose_edge.preprocess import check_frame
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

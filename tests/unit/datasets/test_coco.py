@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpose_edge.coco import load_split, results_of, write_results
+from mdpose_edge.datasets.coco import load_split, results_of, write_results
 from mdpose_edge.errors import DataError, EngineError
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS

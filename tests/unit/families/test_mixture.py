@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.check.likelihood import coverage, joint_nll, log_weights, mixture_divergence
-from mdpose_edge.decode import PoseMixture, make_decoder
+from mdpose_edge.families.mdpose.decode import PoseMixture, make_decoder
+from mdpose_edge.families.mixture import coverage, joint_nll, log_weights, mixture_divergence
 from mdpose_edge.preprocess import frame_geometry
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, ModelSpec, Provenance, head_output_names, mdpose_levels
 
@@ -44,7 +44,7 @@ def one_component(x: float, sigma: float) -> PoseMixture:
 
 def test_likelihood_is_the_loss_of_training() -> None:
     torch = pytest.importorskip("torch")
-    from mdpose_edge.train.loss import group_nll, mixture_from_heads
+    from mdpose_edge.families.mdpose.loss import group_nll, mixture_from_heads
 
     xy, labelled = random_people(5)
     heads = [

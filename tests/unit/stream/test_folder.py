@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mdpose_edge.common.files import files_together
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.draw import LEFT_BGR
 from mdpose_edge.errors import BundleError, InputError, OutputError
-from mdpose_edge.files import files_together
-from mdpose_edge.images import read_image
-from mdpose_edge.infer import infer_images, paint_images
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
+from mdpose_edge.stream.folder import infer_images, paint_images
 from mdpose_edge.stream.painted import plan_copies
 from tests.artifacts import Artifacts
 
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up_keeps_no_copy(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("mdpose_edge.infer.write_image", full)
+    monkeypatch.setattr("mdpose_edge.stream.folder.write_image", full)
     source = write_picture(tmp_path / "a.jpg")
     with pytest.raises(OutputError, match="No space left on device; free some space there; no painted copy was kept"):
         infer_images(artifacts.checkpoint(), [source], tmp_path / "out", threads=1)

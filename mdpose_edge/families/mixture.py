@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.decode import PoseMixture
+from mdpose_edge.families.mdpose.decode import PoseMixture
 
 SMALLEST_SIGMA = 1e-9
 """px. Keeps the density finite where a pose collapses to a point and softplus underflows."""

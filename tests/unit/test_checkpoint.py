@@ -13,9 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mdpose_edge.errors import CheckpointError, MdposeError, SpecError
-from mdpose_edge.spec import InputSpec, ModelSpec
-from mdpose_edge.train.checkpoint import (
+from mdpose_edge.checkpoint import (
     SCALE_SUFFIX,
     for_input,
     load_network,
@@ -24,7 +22,9 @@ from mdpose_edge.train.checkpoint import (
     save_checkpoint,
     to_int8,
 )
-from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
+from mdpose_edge.errors import CheckpointError, MdposeError, SpecError
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
+from mdpose_edge.spec import InputSpec, ModelSpec
 
 OPTIONS = NetworkConfig("mobilenetv4_conv_small", channels=8, head_convs=2)
 

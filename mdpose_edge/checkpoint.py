@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mdpose_edge.common.files import set_usual_mode, sync_to_disk
 from mdpose_edge.errors import CheckpointError
-from mdpose_edge.files import set_usual_mode, sync_to_disk
+from mdpose_edge.families.mdpose.network import MDPoseNetwork
 from mdpose_edge.spec import InputSpec, ModelSpec
-from mdpose_edge.train.network import MDPoseNetwork
 
 STATE_PREFIX = "state/"
 """Tensors under this prefix resume a run (optimizer moments); the others are the network's."""

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.spec import InputSpec, ModelSpec
-from mdpose_edge.train.network import (
+from mdpose_edge.families.mdpose.network import (
     DeployedNetwork,
     InputNormalization,
     MDPoseNetwork,
@@ -26,6 +25,7 @@ from mdpose_edge.train.network import (
     fold_batch_norm,
     make_spec,
 )
+from mdpose_edge.spec import InputSpec, ModelSpec
 
 FOLD_TOLERANCE = 1e-10
 """Relative, in float64: folding only reorders products; measured below 1e-12."""
@@ -36,7 +36,7 @@ FLOAT32_TOLERANCE = 1e-4
 PRETRAINED_SCRIPT = """
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.spec import InputSpec
-from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
 
 try:
     MDPoseNetwork(make_spec(NetworkConfig(), InputSpec(64, 64)), pretrained=True)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdpose_edge.train.loss import KeypointGroups, Mixture
+from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture
 
 
 class Underflow(NamedTuple):

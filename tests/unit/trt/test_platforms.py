@@ -4,9 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from mdpose_edge import targets
 from mdpose_edge.errors import ExportError
-from mdpose_edge.targets import DEVICES, JETPACKS, check_pair, check_wish, find_device, find_jetpack, jetson_tensorrt
+from mdpose_edge.trt import platforms
+from mdpose_edge.trt.platforms import (
+    DEVICES,
+    JETPACKS,
+    check_pair,
+    check_wish,
+    find_device,
+    find_jetpack,
+    jetson_tensorrt,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +34,7 @@ def test_a_release_brings_its_tensorrt(jetpack: str, device: str, tensorrt: str,
     release = find_jetpack(jetpack)
     check_pair(release, find_device(device))
     assert jetson_tensorrt(release, None) == release.tensorrt == tensorrt
-    assert targets.typing_of(targets.parse_version(tensorrt)) == typing
+    assert platforms.typing_of(platforms.parse_version(tensorrt)) == typing
     assert release.python == python
 
 
@@ -67,14 +75,14 @@ def test_every_device_of_a_release_is_in_the_table_and_the_reverse() -> None:
     ],
 )
 def test_a_release_of_jetson_linux_has_its_jetpack(l4t: str, jetpack: str) -> None:
-    found = targets.jetpack_of_l4t(l4t)
+    found = platforms.jetpack_of_l4t(l4t)
     assert found is not None
     assert found.version == jetpack
 
 
 def test_a_release_that_the_table_lacks_has_no_jetpack() -> None:
-    assert targets.jetpack_of_l4t("99.1.0") is None
-    assert targets.jetpack_of_l4t("unknown") is None
+    assert platforms.jetpack_of_l4t("99.1.0") is None
+    assert platforms.jetpack_of_l4t("unknown") is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_the_impossible_is_refused_with_the_reason(
     tensorrt: str, device: str | None, precision: str, nvdla: int | None, message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        check_wish(targets.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
+        check_wish(platforms.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,7 @@ def test_the_impossible_is_refused_with_the_reason(
     ],
 )
 def test_the_possible_passes(tensorrt: str, device: str | None, precision: str, nvdla: int | None) -> None:
-    check_wish(targets.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
+    check_wish(platforms.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +161,13 @@ def test_another_tensorrt_of_the_same_jetpack_can_be_asked_for() -> None:
 
 @pytest.mark.parametrize(("text", "version"), [("8.5", (8, 5)), ("11", (11,)), ("10.3.0.26", (10, 3, 0, 26))])
 def test_versions_in_range_are_read(text: str, version: tuple[int, ...]) -> None:
-    assert targets.find_tensorrt(text) == version
+    assert platforms.find_tensorrt(text) == version
 
 
 @pytest.mark.parametrize("text", ["8.4", "12", "8", "ten", "", "10."])
 def test_versions_out_of_range_are_refused(text: str) -> None:
     with pytest.raises(ExportError, match=r"--trt: expected a version from 8\.5 to 11"):
-        targets.find_tensorrt(text)
+        platforms.find_tensorrt(text)
 
 
 @pytest.mark.parametrize(
@@ -176,4 +184,4 @@ def test_versions_out_of_range_are_refused(text: str) -> None:
 def test_a_gpu_too_old_or_too_new_has_its_reason(
     tensorrt: tuple[int, ...], capability: tuple[int, int], reason: str | None
 ) -> None:
-    assert targets.check_gpu(tensorrt, capability) == reason
+    assert platforms.check_gpu(tensorrt, capability) == reason

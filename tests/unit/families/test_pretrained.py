@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
+from mdpose_edge.families.pretrained import WEIGHTS_FILE, pretrained_options
 from mdpose_edge.spec import InputSpec
-from mdpose_edge.train.network import MDPoseNetwork, NetworkConfig, make_spec
-from mdpose_edge.train.pretrained import WEIGHTS_FILE, pretrained_options
 
 BACKBONE = "test_resnet"
 LONGEST_S = 30
@@ -24,7 +24,7 @@ LONGEST_S = 30
 SCRIPT = """
 import sys, time
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.train.pretrained import pretrained_options
+from mdpose_edge.families.pretrained import pretrained_options
 start = time.monotonic()
 try:
     options = pretrained_options(sys.argv[1], True)
