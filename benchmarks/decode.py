@@ -24,19 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.mdpose.heads import Level, constants_of, mdpose_spec
 from mdpose_edge.families.nms import box_nms
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.preprocess import frame_geometry
-from mdpose_edge.spec import (
-    COCO_KEYPOINTS,
-    DecodeSpec,
-    InputSpec,
-    LevelSpec,
-    ModelSpec,
-    Provenance,
-    head_output_names,
-    mdpose_levels,
-)
+from mdpose_edge.spec import DecodeSpec, InputSpec, ModelSpec
 
 SIZE = 736
 FRAME_WH = (1280, 720)
@@ -77,24 +69,15 @@ SCENARIOS = (
 
 def make_spec() -> ModelSpec:
     """Describe DLA-34's head at the paper's size."""
-    levels = mdpose_levels()
-    return ModelSpec(
-        family="mdpose",
-        network={},
-        input=InputSpec(SIZE, SIZE),
-        levels=levels,
-        keypoints=COCO_KEYPOINTS,
-        outputs=head_output_names(levels),
-        provenance=Provenance("benchmark"),
-    )
+    return mdpose_spec(InputSpec(SIZE, SIZE))
 
 
 def make_heads(spec: ModelSpec, scenario: Scenario, seed: int = 0) -> Heads:
     """Draw head tensors in which exactly people x copies components pass the threshold."""
     rng = np.random.default_rng(seed)
     heads: Heads = {}
-    for level in spec.levels:
-        shape = spec.level_shape(level)
+    for level in constants_of(spec).levels:
+        shape = spec.cells(level.stride)
         empty = rng.normal(-12.0, 0.5, (1, 1, *shape)).astype(np.float32)
         heads[f"o_{level.name}"] = empty.clip(-14.0, EMPTY_LOGIT)
         heads[f"mu_{level.name}"] = rng.normal(0.0, 1.0, (1, 34, *shape)).astype(np.float32)
@@ -122,11 +105,11 @@ def place(
     rng: np.random.Generator,
 ) -> None:
     """Write a pose (17, 2), px, into the nearest free cell of the level that suits its height."""
-    level = spec.levels[min(2, max(0, int(np.log2(height / 64))))]
+    level = constants_of(spec).levels[min(2, max(0, int(np.log2(height / 64))))]
     reach = 0.0
     while True:
         cell = ((pose.mean(axis=0) + rng.normal(0.0, reach, 2)) / level.stride).astype(int)
-        rows, columns = spec.level_shape(level)
+        rows, columns = spec.cells(level.stride)
         column, row = np.clip(cell, 0, (columns - 1, rows - 1))
         if (level.name, row * columns + column) not in taken:
             break
@@ -135,14 +118,15 @@ def place(
             level, reach = finer(spec, level), 0.0
     taken.add((level.name, row * columns + column))
     center = (np.array([column, row]) + 0.5) * level.stride
-    raw = (pose - center) / spec.input.width * spec.coordinate_extent / level.scale
+    raw = (pose - center) / spec.input.width * constants_of(spec).coordinate_extent / level.scale
     heads[f"o_{level.name}"][0, 0, row, column] = logit
     heads[f"mu_{level.name}"][0, :, row, column] = raw.ravel()
 
 
-def finer(spec: ModelSpec, level: LevelSpec) -> LevelSpec:
+def finer(spec: ModelSpec, level: Level) -> Level:
     """Give the next finer level."""
-    return spec.levels[spec.levels.index(level) - 1]
+    levels = constants_of(spec).levels
+    return levels[levels.index(level) - 1]
 
 
 def dense_nms(boxes_xyxy: NDArray[np.floating], iou_threshold: float, max_keep: int) -> NDArray[np.intp]:

@@ -45,6 +45,7 @@ from mdpose_edge.checkpoint import load_network, read_checkpoint, save_checkpoin
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.datasets.images import write_image
 from mdpose_edge.evaluate import evaluate
+from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
 from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
 from mdpose_edge.spec import ModelSpec
@@ -228,8 +229,9 @@ def _loss(
 
 
 def _mixture(network: MDPoseNetwork, spec: ModelSpec, batch: Batch) -> Mixture:
-    joints, extent = len(spec.keypoints.names), spec.coordinate_extent
-    return mixture_from_heads(network(batch.images), spec.levels, num_keypoints=joints, extent=extent)
+    joints, constants = len(spec.keypoints.names), constants_of(spec)
+    levels, extent = constants.levels, constants.coordinate_extent
+    return mixture_from_heads(network(batch.images), levels, num_keypoints=joints, extent=extent)
 
 
 def print_range(model: Path, data: Path, images: int) -> None:

@@ -33,6 +33,7 @@ from decode import EMPTY_LOGIT, Scenario, make_heads
 from numpy.typing import NDArray
 
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import DecodeSpec
@@ -58,7 +59,8 @@ class PlantedEstimator(PoseEstimator):
         scenario = Scenario("planted", people, 7, height_px, 0.02, DecodeSpec(), 0.0)
         self._planted = make_heads(self.spec, scenario)
         self._cells = {
-            level.name: np.nonzero(self._planted[f"o_{level.name}"][0, 0] > EMPTY_LOGIT) for level in self.spec.levels
+            level.name: np.nonzero(self._planted[f"o_{level.name}"][0, 0] > EMPTY_LOGIT)
+            for level in constants_of(self.spec).levels
         }
         self._own: Heads = {}
 

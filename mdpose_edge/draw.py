@@ -65,7 +65,7 @@ def draw_poses(
         frame: (H, W, 3) uint8, BGR. Not modified.
         poses: in pixels of the frame. A keypoint with a coordinate that is NaN is left out, and its limbs with it.
         keypoints: which of them are left and right, and the skeleton.
-        sigma: True adds an ellipse around each keypoint whose semi-axes are its Laplace scales.
+        sigma: True adds an ellipse around each keypoint whose semi-axes are one standard deviation.
         labels: what stands above each person; None: the score.
 
     Returns:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.closing import Closing
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, check_frame, preprocess
 from mdpose_edge.runtimes.registry import open_engine

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import SpecError
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 """Raised when a reader of the previous version would misread the next."""
 Precision = Literal["fp32", "fp16", "int8"]
 """Arithmetic of an artifact's graph."""
@@ -46,22 +46,23 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
-class LevelSpec:
-    """One level of the feature pyramid."""
+class HeadSpec:
+    """A head tensor: a raw output of the graph, float32 (batch, channels, rows, columns)."""
 
     name: str
-    stride: int
-    """Input pixels per cell."""
-    scale: float
-    """Factor on a raw offset, in coordinate units (`ModelSpec.coordinate_extent` spans the input)."""
+    channels: int
+    stride: int | None
+    """Input pixels per cell; None for a tensor of one cell, which speaks of the whole image."""
 
     def __post_init__(self) -> None:
-        _positive(f"stride of {self.name}", self.stride)
+        _positive(f"channels of {self.name}", self.channels)
+        if self.stride is not None:
+            _positive(f"stride of {self.name}", self.stride)
 
 
 @dataclass(frozen=True)
 class KeypointSpec:
-    """The keypoints of a pose, in channel order."""
+    """The keypoints of a pose, in channel order; none where a model finds boxes alone."""
 
     names: tuple[str, ...]
     flip_pairs: tuple[tuple[int, int], ...]
@@ -125,17 +126,21 @@ class ModelSpec:
     """All that a program needs to know of an artifact, beside its bytes."""
 
     family: str
-    """Which decoder reads the head tensors: "mdpose"."""
+    """Which decoder reads the head tensors: a name in families/registry.py."""
     network: Mapping[str, Any]
     """The network's own options (backbone, widths), read by the family's training code alone."""
     input: InputSpec
-    levels: tuple[LevelSpec, ...]
+    heads: tuple[HeadSpec, ...]
+    """The head tensors, in the order of the graph's outputs."""
+    constants: Mapping[str, Any]
+    """What else the family's decoder has to know; the family alone reads it, strictly."""
     keypoints: KeypointSpec
-    outputs: tuple[str, ...]
     provenance: Provenance
     decode: DecodeSpec = field(default_factory=DecodeSpec)
-    coordinate_extent: float = 5.0
-    """The input spans [0, coordinate_extent) in both axes, in the units of the head tensors."""
+    classes: tuple[str, ...] = ("person",)
+    """What is found, in the order of `Poses.classes`."""
+    dimensions: Literal[2, 3] = 2
+    """Of a keypoint: 3 where the model gives `Poses.keypoints_3d` too."""
     target: str = "torch"
     """What the graph is for: "torch" (a checkpoint), "onnx", "openvino", "tensorrt", "jetson"."""
     precision: Precision = "fp32"
@@ -148,22 +153,33 @@ class ModelSpec:
     spec_version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
-        if not self.levels:
-            raise SpecError("levels", expected="at least one level", got="none", do="name the pyramid levels")
-        for level in self.levels:
+        if not self.heads:
+            raise SpecError("heads", expected="at least one head tensor", got="none", do="name the graph's outputs")
+        if not self.classes:
+            raise SpecError("classes", expected="at least one class", got="none", do="name what the model finds")
+        for head in self.heads:
             for axis in ("height", "width"):
                 size = getattr(self.input, axis)
-                if size % level.stride:
+                if head.stride is not None and size % head.stride:
                     raise SpecError(
                         f"input.{axis}",
-                        expected=f"a multiple of the stride {level.stride} of {level.name}",
+                        expected=f"a multiple of the stride {head.stride} of {head.name}",
                         got=str(size),
-                        do=f"use {round(size / level.stride) * level.stride or level.stride}",
+                        do=f"use {round(size / head.stride) * head.stride or head.stride}",
                     )
 
-    def level_shape(self, level: LevelSpec) -> tuple[int, int]:
-        """Give (rows, columns) of a level's cells."""
-        return self.input.height // level.stride, self.input.width // level.stride
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the head tensors, in the order of the graph's outputs."""
+        return tuple(head.name for head in self.heads)
+
+    def cells(self, stride: int | None) -> tuple[int, int]:
+        """Return (rows, columns) of a tensor of this stride."""
+        return (1, 1) if stride is None else (self.input.height // stride, self.input.width // stride)
+
+    def head_shape(self, head: HeadSpec) -> tuple[int, int, int]:
+        """Return (channels, rows, columns) of a head tensor, the batch aside."""
+        return head.channels, *self.cells(head.stride)
 
     def to_json(self) -> str:
         """Write the spec as JSON, keys in the order of the fields."""
@@ -178,7 +194,8 @@ class ModelSpec:
             where: the file it came from, for messages.
 
         Raises:
-            SpecError: not JSON, another version, an unknown or missing key, or a value of the wrong kind.
+            SpecError: not JSON, a version that this one does not read, an unknown or missing key, or a value of the
+                wrong kind.
         """
         try:
             data = json.loads(text)
@@ -187,7 +204,9 @@ class ModelSpec:
         if not isinstance(data, dict):
             raise SpecError(where, expected="a JSON object", got=type(data).__name__, do="export again")
         version = data.get("spec_version")
-        if version != SPEC_VERSION:
+        if version == 1:
+            data = _from_version_1(data, where)
+        elif version != SPEC_VERSION:
             raise SpecError(
                 where,
                 expected=f"spec_version {SPEC_VERSION}",
@@ -197,14 +216,22 @@ class ModelSpec:
         return read_dataclass(cls, data, where=where, error=SpecError, defaults=False)
 
 
-def head_output_names(levels: tuple[LevelSpec, ...]) -> tuple[str, ...]:
-    """List MDPose's head tensors in graph order: o, mu, gamma of each level, finest first."""
-    return tuple(f"{kind}_{level.name}" for level in levels for kind in ("o", "mu", "gamma"))
-
-
-def mdpose_levels(names: tuple[str, ...] = ("p3", "p4", "p5")) -> tuple[LevelSpec, ...]:
-    """Give MDPose's pyramid: stride 8 and scale 2^-4 at p3, both doubling per level (Seo et al., UAI 2023)."""
-    return tuple(LevelSpec(name, 2 ** int(name[1:]), 2.0 ** (int(name[1:]) - 7)) for name in names)
+def _from_version_1(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Write a spec of version 1, which knew MDPose alone, in the words of this version."""
+    new = dict(data)
+    try:
+        levels, names, extent = new.pop("levels"), new.pop("outputs"), new.pop("coordinate_extent")
+        coordinates = 2 * len(data["keypoints"]["names"])
+        strides = {level["name"]: level["stride"] for level in levels}
+        heads = [
+            {"name": name, "channels": 1 if kind == "o" else coordinates, "stride": strides[level]}
+            for name in names
+            for kind, _, level in [name.partition("_")]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SpecError(where, expected="the keys of spec_version 1", got=repr(error), do="export again") from error
+    new |= {"heads": heads, "constants": {"levels": levels, "coordinate_extent": extent}}
+    return new | {"classes": ["person"], "dimensions": 2, "spec_version": SPEC_VERSION}
 
 
 COCO_KEYPOINTS = KeypointSpec(
@@ -224,6 +251,8 @@ COCO_KEYPOINTS = KeypointSpec(
     ),
 )  # fmt: skip
 """COCO's 17 keypoints; skeleton as in COCO's category record (zero-based), sigmas as in its evaluation code."""
+NO_KEYPOINTS = KeypointSpec((), (), (), ())
+"""Of a model that finds boxes alone."""
 
 
 def _positive(key: str, value: int) -> None:

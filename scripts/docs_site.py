@@ -24,7 +24,7 @@ import mdpose_edge
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOT_PAGES = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 DECISIONS, REFERENCE = "decisions/index.md", "reference.md"
-SPECS = ("InputSpec", "LevelSpec", "KeypointSpec", "DecodeSpec", "Provenance")
+SPECS = ("InputSpec", "HeadSpec", "KeypointSpec", "DecodeSpec", "Provenance")
 STREAMS = (
     "mdpose_edge.stream.sources.open_source",
     "mdpose_edge.stream.frames.Frame",

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mdpose_edge.doctor.tiny import GRAPH_FILE, HEAD_CHANNELS, OPSET, SIDE, STRIDE, tiny_weights
+from mdpose_edge.doctor.tiny import GRAPH_FILE, OPSET, SIDE, STRIDE, tiny_spec, tiny_weights
 
 IR_VERSION = 8
 """Old enough for every engine that is supported."""
@@ -21,7 +21,6 @@ IR_VERSION = 8
 
 def make_graph() -> bytes:
     """Build the graph: cast, transpose, mean of each cell, 1x1 convolution, Swish, a 1x1 convolution for each head."""
-    cells = SIDE // STRIDE
     weights = [
         numpy_helper.from_array(array[..., None, None] if array.ndim == 2 else array, f"{name}_{part}")
         for name, arrays in tiny_weights().items()
@@ -36,13 +35,13 @@ def make_graph() -> bytes:
         helper.make_node("Mul", ["hidden", "gate"], ["swish"]),
         *(
             helper.make_node("Conv", ["swish", f"{name}_w", f"{name}_b"], [name], kernel_shape=[1, 1])
-            for name in HEAD_CHANNELS
+            for name in tiny_spec().outputs
         ),
     ]
     inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, SIDE, SIDE, 3])]
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, cells, cells])
-        for name, channels in HEAD_CHANNELS.items()
+        helper.make_tensor_value_info(head.name, TensorProto.FLOAT, [1, *tiny_spec().head_shape(head)])
+        for head in tiny_spec().heads
     ]
     graph = helper.make_graph(nodes, "doctor", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -107,3 +107,14 @@ def ks_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     below_a = np.searchsorted(np.sort(a), points, side="right") / len(a)
     below_b = np.searchsorted(np.sort(b), points, side="right") / len(b)
     return float(np.abs(below_a - below_b).max())
+
+
+def coverage(ratios: NDArray[np.floating], share: float) -> float:
+    """Return the part of errors that lie within the central interval that should hold `share` of them.
+
+    Args:
+        ratios: |error| / sigma of labelled coordinates, at least one.
+        share: of a Laplace distribution, in (0, 1); its central interval reaches sigma / sqrt(2) * -log(1 - share) to
+            each side.
+    """
+    return float(np.mean(ratios * np.sqrt(2.0) <= -np.log1p(-share)))

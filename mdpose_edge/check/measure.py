@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.check.colour import swapped_log_odds, warmth
 from mdpose_edge.check.frames import Frame, Frames, Progress
-from mdpose_edge.check.matching import disagreement, match, oks_matrix, paired_scores
+from mdpose_edge.check.matching import coverage, disagreement, match, oks_matrix, paired_scores
 from mdpose_edge.check.measurement import (
     CENTRAL_SHARES,
     Accuracy,
@@ -28,7 +28,7 @@ from mdpose_edge.check.sides import Artifact, Observation, Side, same_cells, set
 from mdpose_edge.check.slices import SLICES, labelled_people, restrict
 from mdpose_edge.datasets.coco import CocoSplit, Persons, results_of
 from mdpose_edge.evaluate import FIGURES, coco_figures
-from mdpose_edge.families.mixture import coverage, joint_nll, mixture_divergence
+from mdpose_edge.families.mixture import joint_nll, mixture_divergence
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import ModelSpec
 

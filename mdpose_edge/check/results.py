@@ -62,7 +62,7 @@ class Results:
         scores = np.array([row["score"] for row in rows], np.float32)
         poses = Poses(triples[..., :2].copy(), scores, np.full_like(triples[..., :2], np.nan))
         used = scores > self._threshold
-        return Observation(poses, Poses(poses.keypoints_xy[used], scores[used], poses.sigma_xy[used]))
+        return Observation(poses, poses.take(used))
 
     def _check_images(self, split: CocoSplit, count: int) -> None:
         """Refuse results of other images, or of fewer: they would make the reference look worse than it is."""

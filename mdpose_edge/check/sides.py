@@ -13,8 +13,9 @@ from mdpose_edge import __version__
 from mdpose_edge.check.frames import Frame, Frames, Progress
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Heads, Recording, write_recording
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.evaluate import EVAL_DECODE
-from mdpose_edge.families.mdpose.decode import PoseMixture, make_decoder
+from mdpose_edge.families.base import MixtureDecoder, check_finite
+from mdpose_edge.families.mixture import PoseMixture
+from mdpose_edge.families.registry import evaluation_options, make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, frame_geometry, preprocess
 from mdpose_edge.runtimes.registry import open_engine
@@ -30,7 +31,7 @@ class Observation:
     deployed: Poses
     """As the artifact's own spec decodes."""
     mixture: PoseMixture | None = None
-    """None where only results are known; their sigmas are NaN."""
+    """None where the family has none, or only results are known, whose sigmas are NaN."""
     heads: Heads | None = None
 
 
@@ -63,7 +64,7 @@ class HeadsReader:
     """Turns one image's head tensors into an observation, by the one decoder."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._evaluate = make_decoder(spec, EVAL_DECODE)
+        self._evaluate = make_decoder(spec, evaluation_options(spec))
         self._deploy = make_decoder(spec)
 
     def __call__(self, heads: Heads, geometry: FrameGeometry) -> Observation:
@@ -73,7 +74,8 @@ class HeadsReader:
             EngineError: one is missing, misshapen or not finite.
         """
         batch = {name: tensor[None] for name, tensor in heads.items()}
-        mixture = self._evaluate.mixture(batch, geometry)  # first, since it looks at every value
+        check_finite(batch)
+        mixture = self._evaluate.mixture(batch, geometry) if isinstance(self._evaluate, MixtureDecoder) else None
         return Observation(self._evaluate(batch, geometry), self._deploy(batch, geometry), mixture, heads)
 
 
@@ -163,9 +165,9 @@ class RecordedArtifact:
 
 
 def same_cells(a: ModelSpec, b: ModelSpec) -> bool:
-    """Say whether component m of one artifact is component m of the other."""
+    """Say whether each cell of one artifact's head tensors is the same cell of the other's."""
     sizes = [(spec.input.height, spec.input.width) for spec in (a, b)]
-    return sizes[0] == sizes[1] and a.levels == b.levels
+    return sizes[0] == sizes[1] and (a.family, a.heads) == (b.family, b.heads)
 
 
 def settings_apart(candidate: ModelSpec, reference: ModelSpec) -> tuple[str, ...]:
@@ -175,6 +177,8 @@ def settings_apart(candidate: ModelSpec, reference: ModelSpec) -> tuple[str, ...
     """
     keys = ("layout", "dtype", "color", "mean", "std", "resize")
     settings = {f"input.{key}": (getattr(candidate.input, key), getattr(reference.input, key)) for key in keys}
-    settings["coordinate_extent"] = (candidate.coordinate_extent, reference.coordinate_extent)
+    settings["family"] = (candidate.family, reference.family)
+    settings["constants"] = (candidate.constants, reference.constants)
+    settings["classes"] = (candidate.classes, reference.classes)
     settings["keypoints"] = (candidate.keypoints, reference.keypoints)
     return tuple(name for name, (ours, theirs) in settings.items() if ours != theirs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle, open_bundle, write_bundle
-from mdpose_edge.spec import InputSpec, KeypointSpec, LevelSpec, ModelSpec, Provenance, head_output_names
+from mdpose_edge.families.mdpose.heads import mdpose_spec
+from mdpose_edge.spec import InputSpec, KeypointSpec, ModelSpec
 
 GRAPH_FILE = "doctor.onnx"
 OPSET = 13
 SIDE, STRIDE, HIDDEN = 16, 8, 4
-HEAD_CHANNELS = {"o_p3": 1, "mu_p3": 4, "gamma_p3": 4}
 TOLERANCE = 1e-2
 """Of a tensor's largest value. Engines that compute in FP16 or TF32 where they may are off by up to 2e-3."""
 
@@ -30,26 +31,16 @@ Array = NDArray[np.float32]
 
 def tiny_spec() -> ModelSpec:
     """Describe the model: two keypoints, one level of 2 x 2 cells."""
-    levels = (LevelSpec("p3", STRIDE, 2.0**-4),)
-    return ModelSpec(
-        family="mdpose",
-        network={},
-        input=InputSpec(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
-        levels=levels,
-        keypoints=KeypointSpec(("left", "right"), ((0, 1),), ((0, 1),), (0.1, 0.1)),
-        outputs=head_output_names(levels),
-        provenance=Provenance("doctor"),
-        target="onnx",
-        opset=OPSET,
-        graph=GRAPH_FILE,
-    )
+    size = InputSpec(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+    keypoints = KeypointSpec(("left", "right"), ((0, 1),), ((0, 1),), (0.1, 0.1))
+    return replace(mdpose_spec(size, keypoints, ("p3",)), target="onnx", opset=OPSET, graph=GRAPH_FILE)
 
 
 def tiny_weights() -> dict[str, tuple[Array, Array]]:
     """Give (out, in) weights and (out,) biases of the hidden layer and each head."""
     return {
         "hidden": _layer(HIDDEN, 3, 1 / 255),
-        **{name: _layer(channels, HIDDEN, 1.0) for name, channels in HEAD_CHANNELS.items()},
+        **{head.name: _layer(head.channels, HIDDEN, 1.0) for head in tiny_spec().heads},
     }
 
 
@@ -65,7 +56,7 @@ def tiny_outputs() -> dict[str, Array]:
     weights = tiny_weights()
     hidden = pooled @ weights["hidden"][0].T + weights["hidden"][1]
     hidden = hidden / (1 + np.exp(-hidden))
-    heads = {name: hidden @ weights[name][0].T + weights[name][1] for name in HEAD_CHANNELS}
+    heads = {name: hidden @ weights[name][0].T + weights[name][1] for name in tiny_spec().outputs}
     return {name: np.ascontiguousarray(head.transpose(2, 0, 1)[None], np.float32) for name, head in heads.items()}
 
 

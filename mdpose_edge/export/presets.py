@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def describe(path: Path) -> Preset:
     torch = require("torch", extra="train", feature="counting parameters")
     from torch.utils.flop_counter import FlopCounterMode
 
+    from mdpose_edge.families.mdpose.heads import constants_of
     from mdpose_edge.families.mdpose.network import MDPoseNetwork
 
     spec = _spec(path)
@@ -72,10 +74,10 @@ def describe(path: Path) -> Preset:
         name=path.stem,
         backbone=str(spec.network["backbone"]),
         input_wh=(spec.input.width, spec.input.height),
-        levels=len(spec.levels),
+        levels=len(constants_of(spec).levels),
         channels=int(spec.network["channels"]),
         head_convs=int(spec.network["head_convs"]),
-        components=sum(rows * columns for rows, columns in map(spec.level_shape, spec.levels)),
+        components=sum(math.prod(spec.cells(level.stride)) for level in constants_of(spec).levels),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         gflop=counter.get_total_flops() / 1e9,
     )

@@ -1,4 +1,4 @@
-"""What the mixture says of annotated people: their likelihood, and whether the stated uncertainty is true.
+"""A mixture of poses: the likelihood that it gives annotated people, and how far two of them are apart.
 
 AP reads neither the scales of a mixture nor its weights beyond their order: a broken gamma leaves it untouched.
 Everything here is computed in float64, from the mixture in pixels of the frame, so that artifacts with other input
@@ -7,28 +7,42 @@ sizes or resize policies are measured in the same unit.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.families.mdpose.decode import PoseMixture
-
-SMALLEST_SIGMA = 1e-9
+SMALLEST_SCALE = 1e-9
 """px. Keeps the density finite where a pose collapses to a point and softplus underflows."""
 
 
+@dataclass(frozen=True)
+class PoseMixture:
+    """Every component of one image, likely or not: what the head tensors say before thresholds and NMS.
+
+    A component is a product of Laplace distributions, one for each coordinate.
+    """
+
+    log_scores: NDArray[np.float64]
+    """(M,): the logarithm of each component's score, in the order of the cells, finest level first."""
+    keypoints_xy: NDArray[np.float32]
+    """(M, K, 2) px of the frame: the means."""
+    scales_xy: NDArray[np.float32]
+    """(M, K, 2) px of the frame: Laplace scales, mean absolute deviations; times sqrt(2) they are `Poses.sigma_xy`."""
+
+
 def log_weights(mixture: PoseMixture) -> NDArray[np.float64]:
-    """Give log pi (M,): the logarithm of each component's score over the sum of all."""
-    log_scores = -np.logaddexp(0.0, -mixture.logits.astype(np.float64))
-    weights: NDArray[np.float64] = log_scores - _log_sum_exp(log_scores)
+    """Return log pi (M,): the logarithm of each component's score over the sum of all."""
+    weights: NDArray[np.float64] = mixture.log_scores - _log_sum_exp(mixture.log_scores)
     return weights
 
 
 def joint_nll(
     mixture: PoseMixture, keypoints_xy: NDArray[np.floating], labelled: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Compute the negative log-likelihood of whole people: MDPose's loss with all keypoints in one group.
+    """Compute the negative log-likelihood of whole people.
 
-    -log sum_m pi_m prod_{j, d in x, y} exp(-|k_jd - mu_mjd| / sigma_mjd) / (2 sigma_mjd)
+    -log sum_m pi_m prod_{j, d in x, y} exp(-|k_jd - mu_mjd| / b_mjd) / (2 b_mjd)
 
     Args:
         mixture: of the image.
@@ -40,23 +54,13 @@ def joint_nll(
     """
     weights = log_weights(mixture)
     means = mixture.keypoints_xy.astype(np.float64)
-    sigmas = _positive(mixture.sigma_xy)
+    scales = _positive(mixture.scales_xy)
     nll = np.zeros(len(keypoints_xy))
     for person, (points, seen) in enumerate(zip(keypoints_xy, labelled, strict=True)):
-        scale = sigmas[:, seen]
+        scale = scales[:, seen]
         distance = np.abs(points[seen] - means[:, seen]) / scale
         nll[person] = -_log_sum_exp(weights - (distance + np.log(2.0 * scale)).sum(axis=(1, 2)))
     return nll
-
-
-def coverage(ratios: NDArray[np.floating], share: float) -> float:
-    """Give the part of errors that lie within the central interval that should hold `share` of them.
-
-    Args:
-        ratios: |error| / sigma of labelled coordinates, at least one.
-        share: of a Laplace distribution, in (0, 1); its central interval reaches sigma * -log(1 - share) to each side.
-    """
-    return float(np.mean(ratios <= -np.log1p(-share)))
 
 
 def mixture_divergence(p: PoseMixture, q: PoseMixture) -> tuple[float, float]:
@@ -76,7 +80,7 @@ def mixture_divergence(p: PoseMixture, q: PoseMixture) -> tuple[float, float]:
     weights_p, weights_q = log_weights(p), log_weights(q)
     pi_p, pi_q = np.exp(weights_p), np.exp(weights_q)
     distance = np.abs(p.keypoints_xy.astype(np.float64) - q.keypoints_xy)
-    sigma_p, sigma_q = _positive(p.sigma_xy), _positive(q.sigma_xy)
+    sigma_p, sigma_q = _positive(p.scales_xy), _positive(q.scales_xy)
     components = pi_p @ _laplace_kl(distance, sigma_p, sigma_q) + pi_q @ _laplace_kl(distance, sigma_q, sigma_p)
     weights = (pi_p - pi_q) @ (weights_p - weights_q)
     return 0.5 * float(weights), 0.5 * float(components) / p.keypoints_xy.shape[1]
@@ -91,8 +95,8 @@ def _laplace_kl(
     return total
 
 
-def _positive(sigma_xy: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.maximum(sigma_xy.astype(np.float64), SMALLEST_SIGMA)
+def _positive(scales_xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.maximum(scales_xy.astype(np.float64), SMALLEST_SCALE)
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> np.float64:

@@ -122,9 +122,13 @@ class CheckedAdapter(Closing):
         if inputs != [wanted]:
             self._refuse(f"one input {_show([wanted])}", _show(inputs))
         names, batch = sorted(self.spec.outputs), self.spec.input.batch
-        right = all(o.dtype == "float32" and o.shape[:1] == (batch,) for o in outputs)
-        if not right or sorted(o.name for o in outputs) != names:
+        if sorted(o.name for o in outputs) != names:
             self._refuse(f"float32 outputs {', '.join(names)} of batch {batch}", _show(outputs))
+        found = {output.name: output for output in outputs}
+        for head in self.spec.heads:
+            wanted = TensorInfo(head.name, "float32", (batch, *self.spec.head_shape(head)))
+            if found[head.name] != wanted:
+                self._refuse(f"the output {_show([wanted])}", _show([found[head.name]]))
 
     def _check_images(self, images: NDArray[np.uint8]) -> None:
         shape = self._input_shape()

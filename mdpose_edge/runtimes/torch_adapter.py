@@ -91,7 +91,7 @@ def _of_layers(spec: ModelSpec, layers: Layers) -> nn.Module:
 
     class OfLayers(nn.Module):
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            cells = functional.avg_pool2d(images.float().permute(0, 3, 1, 2), spec.levels[0].stride)
+            cells = functional.adaptive_avg_pool2d(images.float().permute(0, 3, 1, 2), spec.cells(spec.heads[0].stride))
             swish = functional.silu(linear("hidden", cells))
             return tuple(linear(name, swish) for name in spec.outputs)
 

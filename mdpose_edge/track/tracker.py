@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +84,7 @@ class PoseTracker:
             The poses in the same order, smoothed where that was asked for, and (N,) ids from 1, or UNKNOWN.
         """
         measured = poses.keypoints_xy.astype(np.float64)
-        # The variance of a Laplace distribution of scale b is 2 b².
-        variance = 2 * np.maximum(poses.sigma_xy.astype(np.float64), MIN_SIGMA) ** 2
+        variance = np.maximum(poses.sigma_xy.astype(np.float64), MIN_SIGMA) ** 2
         self._advance(time_s)
         rows = self._match(measured, variance, poses.scores)
         found = np.flatnonzero(rows >= 0)
@@ -187,8 +186,8 @@ class PoseTracker:
         keypoints, sigma = poses.keypoints_xy.copy(), poses.sigma_xy.copy()
         known = rows >= 0
         keypoints[known] = self._state.position[rows[known]]
-        sigma[known] = np.sqrt(self._state.var_position[rows[known]] / 2)
-        return Poses(keypoints, poses.scores, sigma)
+        sigma[known] = np.sqrt(self._state.var_position[rows[known]])
+        return replace(poses, keypoints_xy=keypoints, sigma_xy=sigma)
 
 
 def _near(keypoints_xy: Array, reach: Array, others_xy: Array) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from mdpose_edge.datasets.coco import CocoImage, CocoSplit
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
+from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.augment import random_view, reduction, warp_image, warp_keypoints
 from mdpose_edge.train.config import TrainConfig
@@ -112,7 +113,9 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
         view = random_view(rng, (record.width, record.height), centers, input_spec, self.config.augment)
         image, shrunk = _read(record, reduction(view, (record.width, record.height)))
         points, labelled = warp_keypoints(persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints)
-        to_extent = self.spec.coordinate_extent / np.array([input_spec.width, input_spec.height], np.float32)
+        to_extent = constants_of(self.spec).coordinate_extent / np.array(
+            [input_spec.width, input_spec.height], np.float32
+        )
         return Sample(warp_image(image, view, input_spec, shrunk), points * to_extent, labelled)
 
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mdpose_edge.draw import contact_sheet, draw_poses
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.mdpose.heads import constants_of
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.spec import ModelSpec
@@ -29,7 +30,7 @@ def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArr
         batch: augmented images with their persons, on the CPU.
 
     Returns:
-        (H, W, 3) uint8 BGR. The ellipses' semi-axes are gamma, the Laplace scale of each coordinate.
+        (H, W, 3) uint8 BGR. The ellipses' semi-axes are the standard deviation of each coordinate.
     """
     decode = make_decoder(spec)
     device = next(network.parameters()).device
@@ -40,7 +41,7 @@ def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArr
             heads = head_tensors(network, spec, batch.images[index : index + 1].to(device))
         cells.append(draw_poses(image, _truth(batch, index, spec), spec.keypoints))
         cells.append(draw_poses(image, decode(heads, WHOLE_INPUT), spec.keypoints, sigma=True))
-    titles = ["truth", "prediction, gamma as ellipses"] * (len(cells) // 2)
+    titles = ["truth", "prediction, sigma as ellipses"] * (len(cells) // 2)
     return contact_sheet(cells, 4, (CELL_PX, round(CELL_PX * spec.input.height / spec.input.width)), titles)
 
 
@@ -48,7 +49,7 @@ def _truth(batch: Batch, index: int, spec: ModelSpec) -> Poses:
     """Give the persons of an image in pixels of the input, NaN where a keypoint is not labelled."""
     persons = batch.person_mask[index]
     count = len(spec.keypoints.names)
-    to_px = torch.tensor([spec.input.width, spec.input.height]) / spec.coordinate_extent
+    to_px = torch.tensor([spec.input.width, spec.input.height]) / constants_of(spec).coordinate_extent
     points = batch.keypoints_xy[index, persons, :count] * to_px
     seen = batch.labelled[index, persons, :count, None]
     keypoints_xy = torch.where(seen, points, torch.nan).numpy()

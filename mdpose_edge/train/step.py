@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdpose_edge.errors import TrainingError
+from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
 from mdpose_edge.families.mdpose.network import MDPoseNetwork
 from mdpose_edge.families.mdpose.underflow import Underflow, underflow_ratio
@@ -122,9 +123,9 @@ class Stepper:
             heads = self._heads(part.images)
         mixture = mixture_from_heads(
             heads,
-            self.spec.levels,
+            constants_of(self.spec).levels,
             num_keypoints=len(self.spec.keypoints.names),
-            extent=self.spec.coordinate_extent,
+            extent=constants_of(self.spec).coordinate_extent,
         )
         return group_nll(mixture, part.keypoints_xy, part.labelled, part.person_mask, groups)[1], mixture
 

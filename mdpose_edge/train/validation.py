@@ -22,7 +22,7 @@ from mdpose_edge.datasets.coco import CocoSplit, results_of
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import MdposeError
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.preprocess import FrameGeometry, preprocess
 from mdpose_edge.spec import DecodeSpec, InputSpec, ModelSpec
 from mdpose_edge.train.data import start_worker

@@ -133,13 +133,7 @@ def size_tensor() -> Tensor:
 
 def head_tensors(spec: ModelSpec) -> tuple[Tensor, ...]:
     """Give the graph's outputs in the order of the spec."""
-    channels = {"o": 1, "mu": 2 * len(spec.keypoints.names), "gamma": 2 * len(spec.keypoints.names)}
-    shapes = {
-        f"{kind}_{level.name}": (count, *spec.level_shape(level))
-        for level in spec.levels
-        for kind, count in channels.items()
-    }
-    return tuple(Tensor(name, "TYPE_FP32", shapes[name]) for name in spec.outputs)
+    return tuple(Tensor(head.name, "TYPE_FP32", spec.head_shape(head)) for head in spec.heads)
 
 
 def pose_tensors(spec: ModelSpec) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """The decode step of the ensemble: head tensors and frame sizes of a batch become padded arrays.
 
-It is the decoder of every other engine. A repository carries this module and what it imports (CARRIED in
-repository.py), so that a stock server needs numpy and nothing else: import nothing here that would change that.
+It runs the decoder of every other engine. A repository carries this module, the family's decoder and what both import,
+so that a stock server needs numpy and nothing else: import nothing here that would change that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import InputError
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.base import Decoder
 from mdpose_edge.geometry import frame_geometry
 from mdpose_edge.spec import ModelSpec
 
@@ -26,7 +26,7 @@ KEYPOINTS_XY = "keypoints_xy"
 SCORES = "scores"
 """Output: (n, max_poses) float32."""
 SIGMA_XY = "sigma_xy"
-"""Output: (n, max_poses, K, 2) float32, pixels of the frame: the Laplace scale of each coordinate."""
+"""Output: (n, max_poses, K, 2) float32, pixels of the frame: the standard deviation of each coordinate."""
 
 
 class DecodeStep:
@@ -34,14 +34,11 @@ class DecodeStep:
 
     Args:
         spec: the model's spec.
-
-    Raises:
-        SpecError: there is no decoder for the model's family.
+        decoder: of the model's family.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._decode = make_decoder(spec)
+    def __init__(self, spec: ModelSpec, decoder: Decoder) -> None:
+        self._spec, self._decode = spec, decoder
 
     @property
     def input_names(self) -> tuple[str, ...]:

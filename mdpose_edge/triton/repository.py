@@ -22,10 +22,12 @@ from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.errors import ConfigError, ExportError
+from mdpose_edge.families.registry import family_module
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.triton import config
+from mdpose_edge.triton import config, server_model
 from mdpose_edge.triton.batch import check_batches, free_onnx, free_openvino
 from mdpose_edge.triton.config import ServingOptions
+from mdpose_edge.triton.modules import imported_modules
 from mdpose_edge.triton.plan import PLAN_FILE, PLAN_SCRIPT, write_plan_script
 from mdpose_edge.triton.server_model import CARRIED_FILE, SPEC_FILE
 
@@ -34,10 +36,8 @@ KIND = "mdpose-edge triton repository"
 """Marks a folder that a later export may replace."""
 VERSION = "1"
 """The folder of each model's only version."""
-CARRIED = ("__init__", "decode", "errors", "geometry", "nms", "poses", "spec", "strict", "triton/__init__",
-           "triton/decode_step")  # fmt: skip
-"""What decode_step.py imports of this package, itself included; numpy is all that they need."""
-PACKAGE = Path(__file__).parents[1]
+DECODE_STEP = "mdpose_edge.triton.decode_step"
+"""The module that a server runs; it and what it imports need numpy and nothing else."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, the step now begun)."""
@@ -158,14 +158,16 @@ def _write_config(directory: Path, model: str, text: str) -> None:
 
 def _write_decode(directory: Path, bundle: Bundle, options: ServingOptions) -> None:
     folder = _version_folder(directory, options.decode)
-    for name in CARRIED:
-        target = folder / "mdpose_edge" / f"{name}.py"
+    decoder = family_module(bundle.spec.family, "decode").__name__
+    for name, source in imported_modules([DECODE_STEP, decoder]).items():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((PACKAGE / f"{name}.py").read_bytes())
+        target.write_bytes(source.read_bytes())
     (folder / SPEC_FILE).write_text(bundle.spec.to_json(), encoding="utf-8")
     hashes = {name: file_sha256(folder / name) for name in sorted(visible_files(folder))}
-    (folder / CARRIED_FILE).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
-    (folder / "model.py").write_bytes((PACKAGE / "triton" / "server_model.py").read_bytes())
+    manifest = {"decoder": decoder, "files": hashes}
+    (folder / CARRIED_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / "model.py").write_bytes(Path(server_model.__file__).read_bytes())
     _write_config(directory, options.decode, config.decode_config(bundle.spec, options))
 
 

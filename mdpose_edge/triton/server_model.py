@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 CARRIED_FILE = "carried.json"
-"""sha256 of every carried file, by its name in this folder."""
+"""The module that decodes the model's family, and the sha256 of every carried file, by its name in this folder."""
 SPEC_FILE = "spec.json"
 
 
@@ -31,7 +31,7 @@ class TritonPythonModel:
             RuntimeError: a carried file is missing or was altered.
         """
         folder = Path(args["model_repository"], args["model_version"])
-        verify(folder)
+        decoder = verify(folder)
         sys.path.insert(0, str(folder))  # Triton appends the folder, so that an installed package would come first
         from mdpose_edge.errors import MdposeError
         from mdpose_edge.spec import ModelSpec
@@ -40,7 +40,8 @@ class TritonPythonModel:
         self._backend: Any = import_module("triton_python_backend_utils")
         self._refusal = MdposeError
         text = (folder / SPEC_FILE).read_text(encoding="utf-8")
-        self._step = DecodeStep(ModelSpec.from_json(text, SPEC_FILE))
+        spec = ModelSpec.from_json(text, SPEC_FILE)
+        self._step = DecodeStep(spec, import_module(decoder).make_decoder(spec, spec.decode))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Decode each request; one that cannot be decoded gets an error of its own, in one sentence.
@@ -63,20 +64,24 @@ class TritonPythonModel:
         return backend.InferenceResponse(output_tensors=[backend.Tensor(*item) for item in found.items()])
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path) -> str:
     """Hold the carried files against their hashes.
 
     Args:
         folder: where model.py and the carried files are.
 
+    Returns:
+        The name of the module that decodes the model's family.
+
     Raises:
         RuntimeError: a file is missing or was altered.
     """
-    listed = json.loads((folder / CARRIED_FILE).read_text(encoding="utf-8"))
-    for name, sha256 in listed.items():
+    carried = json.loads((folder / CARRIED_FILE).read_text(encoding="utf-8"))
+    for name, sha256 in carried["files"].items():
         path = folder / name
         found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
         if found != sha256:
             raise RuntimeError(
                 f"{path}: expected sha256 {sha256[:12]}..., got {found[:12]}; write the repository again."
             )
+    return str(carried["decoder"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mdpose_edge.common.optional import available
 from mdpose_edge.datasets.coco import CocoSplit, load_split, write_results
 from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, run_estimator
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.trt.capabilities import load_tensorrt

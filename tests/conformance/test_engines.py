@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from mdpose_edge.bundle import Bundle, open_bundle, write_bundle
 from mdpose_edge.errors import EngineError
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.families.mdpose.heads import constants_of, mdpose_spec
 from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.base import RuntimeAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter, open_engine
-from mdpose_edge.spec import InputSpec, ModelSpec
+from mdpose_edge.spec import HeadSpec, InputSpec, ModelSpec
 from tests.artifacts import SIZE, Artifacts
 
 Heads = dict[str, NDArray[np.float32]]
@@ -41,6 +42,9 @@ CASES = [
     if target != "jetson"  # a Jetson's own bundles run there alone; elsewhere the target tensorrt stands for both
 ]
 GRAPH_CASES = [case for case in CASES if case.target != "torch" and case.precision == "fp32" and case.batch == 1]
+WIDER = tuple(
+    replace(head, channels=2) if head.name == "o_p3" else head for head in mdpose_spec(InputSpec(SIZE, SIZE)).heads
+)
 
 
 def require_engine(engine: str) -> None:
@@ -127,7 +131,7 @@ def test_outputs_have_the_names_shapes_and_dtype_of_the_spec(opened: Opened) -> 
     channels = {"o": 1, "mu": 34, "gamma": 34}
     shapes = {
         f"{kind}_{level.name}": (opened.case.batch, count, SIZE // level.stride, SIZE // level.stride)
-        for level in opened.spec.levels
+        for level in constants_of(opened.spec).levels
         for kind, count in channels.items()
     }
     assert {name: tensor.shape for name, tensor in heads.items()} == shapes
@@ -245,8 +249,9 @@ def test_a_corrupt_graph_is_one_sentence(case: Case, artifacts: Artifacts, tmp_p
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param({"outputs": ("o_p3",)}, "outputs o_p3", id="an output too many"),
-        pytest.param({"outputs": ("o_p9",)}, "outputs o_p9", id="an output missing"),
+        pytest.param({"heads": (HeadSpec("o_p3", 1, 8),)}, "outputs o_p3", id="an output too many"),
+        pytest.param({"heads": (HeadSpec("o_p9", 1, 8),)}, "outputs o_p9", id="an output missing"),
+        pytest.param({"heads": WIDER}, r"output o_p3 float32 \(1, 2, 8, 8\)", id="an output of other channels"),
         pytest.param({"input": InputSpec(128, SIZE)}, r"image uint8 \(1, 128, 64, 3\)", id="another size"),
         pytest.param({"input": InputSpec(SIZE, SIZE, batch=2)}, r"image uint8 \(2, 64, 64, 3\)", id="another batch"),
         pytest.param({"input": InputSpec(SIZE, SIZE, name="x")}, r"x uint8 \(1, 64, 64, 3\)", id="another name"),

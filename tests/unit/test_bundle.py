@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,10 @@ import pytest
 from mdpose_edge.bundle import SPEC_FILE, open_bundle, write_bundle
 from mdpose_edge.common.files import file_sha256, visible_files
 from mdpose_edge.errors import BundleError, MdposeError, SpecError
-from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, ModelSpec, Provenance, head_output_names, mdpose_levels
+from mdpose_edge.families.mdpose.heads import mdpose_spec
+from mdpose_edge.spec import InputSpec
 
-SPEC = ModelSpec(
-    family="mdpose",
-    network={},
-    input=InputSpec(64, 64),
-    levels=mdpose_levels(),
-    keypoints=COCO_KEYPOINTS,
-    outputs=head_output_names(mdpose_levels()),
-    provenance=Provenance(toolkit_version="0"),
-    target="openvino",
-    graph="model.xml",
-)
+SPEC = replace(mdpose_spec(InputSpec(64, 64)), target="openvino", graph="model.xml")
 FILES = {"model.xml": b"<net/>", "model.bin": bytes(range(256))}
 
 
@@ -75,11 +67,11 @@ def test_what_was_written_opens(tmp_path: Path) -> None:
             "unknown key colour",
             id="unknown key",
         ),
-        pytest.param(lambda b: change_spec(b, lambda s: s.pop("outputs")), SpecError, "the key outputs", id="no key"),
+        pytest.param(lambda b: change_spec(b, lambda s: s.pop("heads")), SpecError, "the key heads", id="no key"),
         pytest.param(
-            lambda b: change_spec(b, lambda s: s.update(spec_version=2)),
+            lambda b: change_spec(b, lambda s: s.update(spec_version=3)),
             SpecError,
-            "expected spec_version 1, got 2; update mdpose-edge",
+            "expected spec_version 2, got 3; update mdpose-edge",
             id="newer version",
         ),
         pytest.param(

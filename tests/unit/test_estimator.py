@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.errors import BundleError, EngineError, InputError, SpecError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.runtimes.registry import open_engine

@@ -1,33 +1,23 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError, SpecError
+from mdpose_edge.families.mdpose.heads import mdpose_spec, pyramid
 from mdpose_edge.spec import (
     COCO_KEYPOINTS,
     SPEC_VERSION,
+    HeadSpec,
     InputSpec,
-    LevelSpec,
     ModelSpec,
-    Provenance,
-    head_output_names,
-    mdpose_levels,
 )
 
 
 def _spec(**changes):
-    levels = mdpose_levels()
-    spec = ModelSpec(
-        family="mdpose",
-        network={"backbone": "dla34"},
-        input=InputSpec(height=736, width=736),
-        levels=levels,
-        keypoints=COCO_KEYPOINTS,
-        outputs=head_output_names(levels),
-        provenance=Provenance("0.1.0"),
-    )
+    spec = mdpose_spec(InputSpec(height=736, width=736), network={"backbone": "dla34"})
     return dataclasses.replace(spec, **changes)
 
 
@@ -57,10 +47,28 @@ def test_a_spec_survives_json():
 
 
 def test_levels_as_in_the_paper():
-    assert [(level.stride, level.scale) for level in mdpose_levels()] == [(8, 2**-4), (16, 2**-3), (32, 2**-2)]
+    assert [(level.stride, level.scale) for level in pyramid()] == [(8, 2**-4), (16, 2**-3), (32, 2**-2)]
     spec = _spec()
-    assert sum(rows * columns for rows, columns in map(spec.level_shape, spec.levels)) == 11_109
+    assert sum(math.prod(spec.head_shape(head)) for head in spec.heads if head.name.startswith("o_")) == 11_109
     assert spec.outputs[:4] == ("o_p3", "mu_p3", "gamma_p3", "o_p4")
+    assert [head.channels for head in spec.heads[:3]] == [1, 34, 34]
+
+
+def test_a_tensor_without_a_stride_has_one_cell():
+    spec = _spec(heads=(HeadSpec("stop", 4, None),))
+    assert spec.head_shape(spec.heads[0]) == (4, 1, 1)
+
+
+def test_version_1_is_read():
+    spec = _spec(target="onnx", opset=17)
+    data = json.loads(spec.to_json())
+    constants = data.pop("constants")
+    old = {k: v for k, v in data.items() if k not in ("heads", "classes", "dimensions")}
+    old |= {**constants, "outputs": list(spec.outputs), "spec_version": 1}
+    assert ModelSpec.from_json(json.dumps(old)) == spec
+    del old["levels"]
+    with pytest.raises(SpecError, match="bundle: expected the keys of spec_version 1, got KeyError"):
+        ModelSpec.from_json(json.dumps(old), "bundle")
 
 
 def test_coco_keypoints_pair_up():
@@ -89,12 +97,14 @@ def test_a_missing_key_is_an_error_even_where_it_has_a_default(path):
         ("input.height", "736", "a whole number at input.height, got '736'"),
         ("input.height", True, "a whole number at input.height, got True"),
         ("input.height", 0, "input.height: expected a whole number of at least 1, got 0"),
-        ("input.height", 730, "a multiple of the stride 8 of p3, got 730"),
+        ("input.height", 730, "a multiple of the stride 8 of o_p3, got 730"),
         ("input.resize", "crop", "one of stretch, letterbox at input.resize, got 'crop'"),
         ("input.mean", [1.0, 2.0], "a list of 3 at input.mean"),
         ("decode.nms_threshold", 1.5, r"decode.nms_threshold: expected a number in \[0, 1\], got 1.5"),
-        ("levels", [], "levels: expected at least one level"),
-        ("levels", 3, "a list at levels"),
+        ("heads", [], "heads: expected at least one head tensor"),
+        ("classes", [], "classes: expected at least one class"),
+        ("heads", 3, "a list at heads"),
+        ("dimensions", 4, "one of 2, 3 at dimensions, got 4"),
         ("keypoints.sigmas", [0.1], "keypoints.sigmas: expected 17 values, got 1"),
         ("keypoints.flip_pairs", [[0, 99]], r"keypoints.flip_pairs: expected indices below 17, got \(0, 99\)"),
         ("provenance", None, "a table at provenance"),
@@ -109,8 +119,8 @@ def test_a_wrong_value_is_an_error_in_the_words_of_its_key(path, value, message)
 
 
 def test_a_stride_of_zero_is_refused() -> None:
-    with pytest.raises(SpecError, match="stride of p3: expected a whole number of at least 1, got 0"):
-        LevelSpec("p3", 0, 2**-4)
+    with pytest.raises(SpecError, match="stride of o_p3: expected a whole number of at least 1, got 0"):
+        HeadSpec("o_p3", 1, 0)
 
 
 @pytest.mark.parametrize("text", ['{"family": "mdp', "[]", ""], ids=["truncated", "a list", "empty"])

@@ -1,4 +1,4 @@
-"""Head tensors become poses: the one decoder of every engine.
+"""MDPose's head tensors become poses.
 
 Work is done for survivors only: raw logits are compared with the logit of the score threshold, and the coordinates of
 what passes are gathered; the uncertainties are computed for the poses that NMS keeps.
@@ -6,91 +6,37 @@ what passes are gathered; the uncertainties are computed for the poses that NMS 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.errors import EngineError, SpecError
+from mdpose_edge.errors import EngineError
+from mdpose_edge.families.base import check_heads, head_of
+from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, Level, constants_of, head_specs
+from mdpose_edge.families.mixture import PoseMixture
 from mdpose_edge.families.nms import box_nms, oks_nms
 from mdpose_edge.geometry import FrameGeometry
 from mdpose_edge.poses import Poses
-from mdpose_edge.spec import DecodeSpec, LevelSpec, ModelSpec, head_output_names
+from mdpose_edge.spec import DecodeSpec, HeadSpec, ModelSpec
 
-GAMMA_FLOOR = 0.05
-"""Smallest Laplace scale along an axis, as a part of the pose's own extent along it (the authors' code; the paper is
-silent)."""
-
-
+EVALUATION = DecodeSpec(score_threshold=1e-4, nms="box", nms_threshold=0.7, max_poses=20)
+"""As the paper evaluates: AP integrates over all scores, so that the threshold lies far below that of use, and COCO's
+protocol counts the best 20 of an image and no more."""
 LARGEST_RAW = 1e30
 """A raw value beyond this is refused like an infinite one; below it nothing overflows float32."""
-
-
-@dataclass(frozen=True)
-class PoseMixture:
-    """Every component of one image, likely or not: what the head tensors say before thresholds and NMS."""
-
-    logits: NDArray[np.float32]
-    """(M,): the logit of each component's score, in the order of the cells, finest level first."""
-    keypoints_xy: NDArray[np.float32]
-    """(M, K, 2) px of the frame."""
-    sigma_xy: NDArray[np.float32]
-    """(M, K, 2) px of the frame: Laplace scales."""
-
-
-class Decoder(Protocol):
-    """Reads the head tensors of one model family."""
-
-    def __call__(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> Poses:
-        """Decode one image of a batch.
-
-        Args:
-            heads: head tensors by output name, as an engine gave them. Not modified.
-            geometry: where the frame lies in the network input.
-            index: which image of the batch.
-
-        Returns:
-            The poses in pixels of the frame, best first; keypoints outside the frame are kept.
-
-        Raises:
-            EngineError: a head tensor is missing, misshapen, or not finite.
-        """
-
-    def mixture(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> PoseMixture:
-        """Give all components of one image of a batch, for measures that look below the threshold.
-
-        Raises:
-            EngineError: as for decoding.
-        """
-
-
-def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
-    """Make the decoder of an artifact.
-
-    Args:
-        spec: the artifact's spec.
-        options: thresholds and bounds, instead of the spec's own.
-
-    Raises:
-        SpecError: this version has no decoder for the family, or the spec lacks an output that the family needs.
-    """
-    if spec.family not in DECODERS:
-        raise SpecError(
-            "family",
-            expected=f"one of {', '.join(DECODERS)}",
-            got=spec.family,
-            do="update mdpose-edge to a version that decodes this family",
-        )
-    return DECODERS[spec.family](spec, spec.decode if options is None else options)
+LAPLACE_SIGMA = np.float32(np.sqrt(2.0))
+"""Standard deviation of a Laplace distribution of scale 1."""
 
 
 @dataclass(frozen=True)
 class _Level:
     """Where the components of one level are: `start` to `stop` in the list of all, the levels being end to end."""
 
-    spec: LevelSpec
+    level: Level
+    heads: Mapping[str, HeadSpec]
+    """By kind."""
     shape: tuple[int, int]
     start: int
     stop: int
@@ -104,22 +50,20 @@ class MDPoseDecoder:
     """
 
     def __init__(self, spec: ModelSpec, options: DecodeSpec) -> None:
-        missing = [name for name in head_output_names(spec.levels) if name not in spec.outputs]
-        if missing:
-            raise SpecError(
-                "outputs", expected=f"the output {missing[0]}", got=", ".join(spec.outputs) or "none", do="export again"
-            )
+        constants = constants_of(spec)
+        check_heads(spec, head_specs(constants.levels, len(spec.keypoints.names)))
+        self._spec = spec
         self._options = options
         self._cut = _logit_cut(options.score_threshold)
         self._num_keypoints = len(spec.keypoints.names)
         self._sigmas = np.asarray(spec.keypoints.sigmas)
         self._input_wh = np.array([spec.input.width, spec.input.height], np.float32)
-        self._px_per_unit = (self._input_wh / spec.coordinate_extent).astype(np.float32)
-        self._levels = _number_components(spec)
+        self._px_per_unit = (self._input_wh / constants.coordinate_extent).astype(np.float32)
+        self._levels = _number_components(spec, constants.levels)
         self._centers = np.concatenate([_cell_centers(level) for level in self._levels], axis=1)
         self._factors = np.concatenate(
             [
-                np.repeat(level.spec.scale * self._px_per_unit[:, None], level.stop - level.start, axis=1)
+                np.repeat(level.level.scale * self._px_per_unit[:, None], level.stop - level.start, axis=1)
                 for level in self._levels
             ],
             axis=1,
@@ -133,20 +77,19 @@ class MDPoseDecoder:
         keypoints = self._keypoints(heads, index, candidates)
         kept = self._suppress(keypoints)
         keypoints = keypoints.take(kept, axis=2)
-        sigma = self._sigma(heads, index, candidates[kept], keypoints)
-        return Poses(
-            np.ascontiguousarray(geometry.to_frame(_by_pose(keypoints))),
-            scores[kept],
-            np.ascontiguousarray(geometry.lengths_to_frame(_by_pose(sigma))),
-        )
+        scales = self._scales(heads, index, candidates[kept], keypoints)
+        sigma = np.ascontiguousarray(geometry.lengths_to_frame(_by_pose(scales)))
+        sigma *= LAPLACE_SIGMA
+        return Poses(np.ascontiguousarray(geometry.to_frame(_by_pose(keypoints))), scores[kept], sigma)
 
     def mixture(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> PoseMixture:
-        """Give all components of one image of a batch: see `Decoder`."""
+        """Return all components of one image of a batch: see `MixtureDecoder`."""
         everything = np.arange(self._levels[-1].stop)
         logits = self._logits(heads, index)
         keypoints = self._keypoints(heads, index, everything)
-        sigma = self._sigma(heads, index, everything, keypoints)
-        return PoseMixture(logits, geometry.to_frame(_by_pose(keypoints)), geometry.lengths_to_frame(_by_pose(sigma)))
+        scales = geometry.lengths_to_frame(_by_pose(self._scales(heads, index, everything, keypoints)))
+        log_scores: NDArray[np.float64] = -np.logaddexp(0.0, -logits.astype(np.float64))
+        return PoseMixture(log_scores, geometry.to_frame(_by_pose(keypoints)), scales)
 
     def _logits(self, heads: Mapping[str, NDArray[np.float32]], index: int) -> NDArray[np.float32]:
         logits = np.concatenate([self._raw(heads, "o", level, index)[0] for level in self._levels])
@@ -189,7 +132,7 @@ class MDPoseDecoder:
         width, height = corners[1] - corners[0]
         return oks_nms(_by_pose(keypoints), width * height, self._sigmas, options.nms_threshold, options.max_poses)
 
-    def _sigma(
+    def _scales(
         self,
         heads: Mapping[str, NDArray[np.float32]],
         index: int,
@@ -219,23 +162,7 @@ class MDPoseDecoder:
     def _raw(
         self, heads: Mapping[str, NDArray[np.float32]], kind: str, level: _Level, index: int
     ) -> NDArray[np.float32]:
-        """Give one image's head tensor as (channels, cells), its form checked."""
-        name = f"{kind}_{level.spec.name}"
-        channels = 1 if kind == "o" else 2 * self._num_keypoints
-        tensor = heads.get(name)
-        if tensor is None:
-            raise EngineError(
-                name, expected="a head tensor of this name", got=", ".join(heads) or "none", do="export again"
-            )
-        if tensor.dtype != np.float32 or tensor.shape[1:] != (channels, *level.shape):
-            raise EngineError(
-                name,
-                expected=f"float32 (N, {channels}, {level.shape[0]}, {level.shape[1]})",
-                got=f"{tensor.dtype} {tensor.shape}",
-                do="run the graph that belongs to this spec",
-            )
-        cells: NDArray[np.float32] = tensor[index].reshape(channels, -1)
-        return cells
+        return head_of(heads, self._spec, level.heads[kind], index)
 
     def _refuse(self, values: NDArray[np.float32], components: NDArray[np.intp], kind: str) -> None:
         """Raise the error of raw values (..., n) of components, not all of them usable."""
@@ -244,28 +171,30 @@ class MDPoseDecoder:
         (level,) = (level for level in self._levels if level.start <= components[position] < level.stop)
         raise EngineError(
             expected=f"finite head tensors (magnitudes up to {LARGEST_RAW:g})",
-            got=f"{values[channel, position]} in {kind}_{level.spec.name}",
+            got=f"{values[channel, position]} in {level.heads[kind].name}",
             do="export it again with --precision fp32",
         )
 
 
-DECODERS = {"mdpose": MDPoseDecoder}
-"""Decoders by model family."""
+make_decoder = MDPoseDecoder
+"""What the registry asks of a family's decode.py: (spec, options) to a decoder."""
 
 
-def _number_components(spec: ModelSpec) -> tuple[_Level, ...]:
-    levels, start = [], 0
-    for level in spec.levels:
-        rows, columns = spec.level_shape(level)
-        levels.append(_Level(level, (rows, columns), start, start + rows * columns))
+def _number_components(spec: ModelSpec, levels: Sequence[Level]) -> tuple[_Level, ...]:
+    numbered, start = [], 0
+    for level in levels:
+        rows, columns = spec.cells(level.stride)
+        (o, mu, gamma) = head_specs([level], len(spec.keypoints.names))
+        heads = {"o": o, "mu": mu, "gamma": gamma}
+        numbered.append(_Level(level, heads, (rows, columns), start, start + rows * columns))
         start += rows * columns
-    return tuple(levels)
+    return tuple(numbered)
 
 
 def _cell_centers(level: _Level) -> NDArray[np.float32]:
     """Give the centres of a level's cells, (2, cells) in pixels of the network input."""
     rows, columns = np.indices(level.shape, np.float32).reshape(2, -1)
-    return (np.stack([columns, rows]) + np.float32(0.5)) * np.float32(level.spec.stride)
+    return (np.stack([columns, rows]) + np.float32(0.5)) * np.float32(level.level.stride)
 
 
 def _by_pose(values: NDArray[np.float32]) -> NDArray[np.float32]:

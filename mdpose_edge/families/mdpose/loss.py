@@ -23,10 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.spec import LevelSpec
-
-GAMMA_FLOOR = 0.05
-"""Lower bound of gamma, as a fraction of the component's own pose: its width for x, its height for y."""
+from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, Level
 
 MIN_POSE_EXTENT = 1e-12
 """Keeps gamma positive where a pose collapses to a point and softplus underflows (the reference code's epsilon)."""
@@ -52,7 +49,7 @@ class Mixture:
 
 def mixture_from_heads(
     heads: Sequence[tuple[Tensor, Tensor, Tensor]],
-    levels: Sequence[LevelSpec],
+    levels: Sequence[Level],
     *,
     num_keypoints: int,
     extent: float = 5.0,

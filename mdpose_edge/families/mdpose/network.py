@@ -1,7 +1,7 @@
 """The MDPose network: backbone, feature pyramid, and one head shared by all levels (Seo et al., UAI 2023, section 4).
 
 It takes images as a camera gives them and returns raw head tensors; everything after (sigmoid, softplus, grid, scale)
-belongs to the loss and to the decoder, which agree on it by `spec.LevelSpec`.
+belongs to the loss and to the decoder, which agree on it by heads.py.
 """
 
 from __future__ import annotations
@@ -10,25 +10,19 @@ import copy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import timm
-import torch
-from timm.layers.norm_act import BatchNormAct2d
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
-from mdpose_edge import __version__
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.pretrained import pretrained_options, unreachable
-from mdpose_edge.spec import (
-    COCO_KEYPOINTS,
-    InputSpec,
-    KeypointSpec,
-    ModelSpec,
-    Provenance,
-    head_output_names,
-    mdpose_levels,
+from mdpose_edge.families.backbone import (
+    FeaturePyramid,
+    InputNormalization,
+    fold_batch_norm,
+    keep_channels,
+    make_backbone,
 )
+from mdpose_edge.families.mdpose.heads import mdpose_spec
+from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec
 
 FINEST_EXTRA_LEVEL = 6
 """p6 and up have no backbone map: each is a stride-2 convolution of the level below."""
@@ -70,44 +64,6 @@ class HeadTensors(NamedTuple):
     """(N, 2J, H, W)"""
 
 
-class InputNormalization(nn.Module):
-    """uint8 (N, H, W, 3) to normalised float (N, 3, H, W), inside the graph so that no device has to."""
-
-    mean: Tensor
-    inverse_std: Tensor
-
-    def __init__(self, spec: InputSpec) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("inverse_std", 1 / torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Cast first: TensorRT takes a uint8 input only straight into a Cast."""
-        return (images.float().permute(0, 3, 1, 2) - self.mean) * self.inverse_std
-
-
-class FeaturePyramid(nn.Module):
-    """Top-down pyramid: 1x1 lateral convolutions, nearest x2 upsampling, 3x3 output convolutions."""
-
-    def __init__(self, in_channels: list[int], channels: int, extra_levels: int) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.extra = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(extra_levels))
-        # A constant scale, not a size, so that ONNX holds Resize with constant scales (TensorRT 8.5, NVDLA).
-        self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
-
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map backbone features, finest first, to pyramid levels, finest first."""
-        merged = [self.lateral[-1](features[-1])]
-        for lateral, feature in zip(list(self.lateral)[-2::-1], features[-2::-1], strict=True):
-            merged.insert(0, lateral(feature) + self.upsample(merged[0]))
-        levels = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
-        for i, conv in enumerate(self.extra):
-            levels.append(conv(levels[-1] if i == 0 else torch.relu(levels[-1])))
-        return levels
-
-
 class MixtureHead(nn.Module):
     """Convolutions shared by all levels; the last is kept as three, one per kind of parameter.
 
@@ -146,7 +102,7 @@ class MDPoseNetwork(nn.Module):
         super().__init__()
         config = network_config(spec)
         self.normalize = InputNormalization(spec.input)
-        self.backbone = _backbone(config.backbone, pretrained)
+        self.backbone = make_backbone(config.backbone, pretrained)
         extra = sum(int(name[1:]) >= FINEST_EXTRA_LEVEL for name in config.levels)
         feature_info: Any = self.backbone.feature_info
         self.pyramid = FeaturePyramid(feature_info.channels(), config.channels, extra)
@@ -173,7 +129,7 @@ class DeployedNetwork(nn.Module):
         self.network = copy.deepcopy(network).eval().float()
         fold_batch_norm(self.network.backbone)
         for conv in (self.network.head.mu, self.network.head.gamma):
-            _keep_channels(conv, 2 * len(spec.keypoints.names))
+            keep_channels(conv, 2 * len(spec.keypoints.names))
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -187,81 +143,6 @@ def network_config(spec: ModelSpec) -> NetworkConfig:
 
 
 def make_spec(config: NetworkConfig, input_spec: InputSpec, keypoints: KeypointSpec = COCO_KEYPOINTS) -> ModelSpec:
-    """Describe a network that is about to be trained."""
-    levels = mdpose_levels(config.levels)
-    return ModelSpec(
-        family="mdpose",
-        network={**asdict(config), "levels": list(config.levels)},  # as JSON gives it back
-        input=input_spec,
-        levels=levels,
-        keypoints=keypoints,
-        outputs=head_output_names(levels),
-        provenance=Provenance(toolkit_version=__version__),
-    )
-
-
-def fold_batch_norm(module: nn.Module) -> None:
-    """Fold every BatchNorm2d into the Conv2d that feeds it, in place; the module must be in eval mode.
-
-    Pairs are found by tracing, so that the names a backbone gives its layers do not matter. A batch norm that no
-    convolution feeds alone stays as it is.
-    """
-    graph = _BatchNormTracer().trace(module)
-    modules = dict(module.named_modules())
-    for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
-            continue
-        (source,) = node.all_input_nodes
-        if source.op != "call_module" or not isinstance(modules[source.target], nn.Conv2d) or len(source.users) > 1:
-            continue
-        norm = modules[node.target]
-        module.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], norm))
-        module.set_submodule(node.target, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
-
-
-class _BatchNormTracer(fx.Tracer):
-    """Sees every batch norm as one node: timm's, which holds the activation too, would be traced into."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _backbone(name: str, pretrained: bool | str) -> nn.Module:
-    indices = _feature_indices(name)
-    options = pretrained_options(name, pretrained)
-    try:
-        backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, **options)
-    except (OSError, RuntimeError) as error:  # the download broke off
-        raise unreachable(name, error) from error
-    if pretrained:
-        _to_bgr(backbone)
-    return backbone
-
-
-def _feature_indices(name: str) -> list[int]:
-    """Find the feature maps of strides 8, 16 and 32 of a timm backbone."""
-    expected, do = "a timm backbone with features at strides 8, 16 and 32", "choose another; the default is dla34"
-    try:
-        info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
-        index_of = dict(zip(info.reduction(), info.out_indices, strict=True))
-    except (RuntimeError, AttributeError) as error:  # no such model; no feature maps
-        raise ConfigError("network.backbone", expected=expected, got=f"{name} ({error})", do=do) from error
-    if not {8, 16, 32} <= index_of.keys():
-        offered = ", ".join(map(str, sorted(index_of)))
-        raise ConfigError("network.backbone", expected=expected, got=f"{name} with strides {offered}", do=do)
-    return [index_of[stride] for stride in (8, 16, 32)]
-
-
-def _to_bgr(backbone: nn.Module) -> None:
-    """Reorder the stem of a network trained on RGB, so that no graph has to swap channels."""
-    stem = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-    with torch.no_grad():
-        stem.weight.copy_(stem.weight.flip(1))
-
-
-def _keep_channels(conv: nn.Conv2d, count: int) -> None:
-    """Cut all but the first output channels, in place."""
-    assert conv.bias is not None
-    conv.weight = nn.Parameter(conv.weight.detach()[:count].clone())
-    conv.bias = nn.Parameter(conv.bias.detach()[:count].clone())
-    conv.out_channels = count
+    """Return the spec of a network that is about to be trained."""
+    network = {**asdict(config), "levels": list(config.levels)}  # as JSON gives it back
+    return mdpose_spec(input_spec, keypoints, config.levels, network)

@@ -139,7 +139,7 @@ def test_a_sweep_goes_on_from_a_checkpoint_of_its_own_size(
     options = [str(tmp_path), "--start", str(artifacts.checkpoint()), *BUDGET, "--only", "log-3-random"]
     rkg.main(options)
     trained = read_checkpoint(tmp_path / "log-3-random.safetensors")
-    assert trained.spec.levels == read_checkpoint(artifacts.checkpoint()).spec.levels
+    assert trained.spec.heads == read_checkpoint(artifacts.checkpoint()).spec.heads
     with pytest.raises(SystemExit) as refused:
         rkg.main([*options, "--size", "96"])
     assert refused.value.code == 2 and "pass --size 64" in capsys.readouterr().err

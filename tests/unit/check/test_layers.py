@@ -85,8 +85,8 @@ def test_other_cells_or_a_missing_package_are_no_error(
 ) -> None:
     from mdpose_edge.bundle import open_bundle
 
-    levels = tuple(dataclasses.replace(level, scale=2 * level.scale) for level in open_bundle(bundle).spec.levels)
-    other = edited_bundle(bundle, tmp_path / "bundle", levels=levels)
+    heads = tuple(dataclasses.replace(head, stride=2 * head.stride) for head in open_bundle(bundle).spec.heads)
+    other = edited_bundle(bundle, tmp_path / "bundle", heads=heads)
     assert "other levels" in layer_errors(other, bundle, frames).note
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "the package onnx" in layer_errors(bundle, bundle, frames).note

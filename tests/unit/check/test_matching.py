@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.check.matching import disagreement, ks_distance, match, oks_matrix, paired_scores
+from mdpose_edge.check.matching import coverage, disagreement, ks_distance, match, oks_matrix, paired_scores
 from mdpose_edge.poses import Poses
 
 SIGMAS = (0.1,) * 17
@@ -71,3 +71,11 @@ def test_scores_of_nobody_are_none() -> None:
 )
 def test_ks_distance(a: list[float], b: list[float], distance: float) -> None:
     assert ks_distance(np.array(a), np.array(b)) == distance
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_coverage_of_laplace_errors_is_the_share(share: float) -> None:
+    errors = np.random.default_rng(0).laplace(0.0, 3.0, 100_000)
+    sigma = 3.0 * np.sqrt(2.0)
+    assert coverage(np.abs(errors) / sigma, share) == pytest.approx(share, abs=0.005)
+    assert coverage(2.0 * np.abs(errors) / sigma, share) < share - 0.1

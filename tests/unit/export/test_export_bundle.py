@@ -42,7 +42,7 @@ def test_a_bundle_says_what_it_is(artifacts: Artifacts, target: str, precision: 
     assert spec.provenance.toolkit_version == __version__
     assert spec.provenance.checkpoint_sha256 == file_sha256(artifacts.checkpoint())
     assert spec.provenance.accuracy is None
-    for kept in ("family", "network", "input", "levels", "keypoints", "outputs", "decode", "coordinate_extent"):
+    for kept in ("family", "network", "input", "heads", "constants", "keypoints", "classes", "decode"):
         assert getattr(spec, kept) == getattr(trained, kept)
 
 

@@ -20,13 +20,14 @@ pytest.importorskip("onnxruntime")
 import onnx
 import onnxruntime as ort
 
+import mdpose_edge
 from mdpose_edge.bundle import open_bundle, write_bundle
 from mdpose_edge.errors import BundleError, ConfigError, ExportError
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.triton import repository as module
 from mdpose_edge.triton.batch import check_batches, free_onnx
 from mdpose_edge.triton.config import ServingOptions
 from mdpose_edge.triton.decode_step import DecodeStep
@@ -93,7 +94,7 @@ def test_a_server_gives_the_poses_of_the_estimator(
 def test_the_modules_carried_are_those_in_use(
     spec: ModelSpec, requests: list[dict[str, NDArray[Any]]], repository: Path, serve: Serve
 ) -> None:
-    here = DecodeStep(spec)(requests[0])
+    here = DecodeStep(spec, make_decoder(spec))(requests[0])
     there, _ = serve(repository / "people_decode", requests)
     assert all(np.array_equal(here[name], there[name]) for name in here)
 
@@ -120,7 +121,7 @@ def test_a_bad_request_is_answered_in_one_sentence_and_the_others_are_served(
 def test_an_altered_module_is_not_loaded(repository: Path, serve: Serve, requests: list[Any], tmp_path: Path) -> None:
     folder = tmp_path / "people_decode"
     shutil.copytree(repository / "people_decode", folder)
-    nms = folder / "1" / "mdpose_edge" / "nms.py"
+    nms = folder / "1" / "mdpose_edge" / "families" / "nms.py"
     nms.write_text(nms.read_text() + "\n# one line more\n")
     with pytest.raises(RuntimeError, match=r"nms\.py: expected sha256 .*write the repository again"):
         serve(folder, requests)
@@ -257,6 +258,8 @@ def test_a_checkpoint_is_no_bundle(artifacts: Artifacts, tmp_path: Path) -> None
 
 def test_every_module_carried_exists_and_is_copied_as_it_is(repository: Path) -> None:
     folder = repository / "people_decode" / "1" / "mdpose_edge"
-    copied = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")}
-    assert copied == set(module.CARRIED)
-    assert all((folder / f"{n}.py").read_bytes() == (module.PACKAGE / f"{n}.py").read_bytes() for n in copied)
+    copied = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    package = Path(mdpose_edge.__file__).parent
+    assert {"families/mdpose/decode.py", "families/mdpose/heads.py", "families/__init__.py", "spec.py"} < copied
+    assert not {name for name in copied if "network" in name or "estimator" in name}
+    assert all((folder / name).read_bytes() == (package / name).read_bytes() for name in copied)

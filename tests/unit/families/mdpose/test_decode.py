@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import EngineError, SpecError
-from mdpose_edge.families.mdpose.decode import make_decoder
+from mdpose_edge.families.mdpose.heads import constants_of, mdpose_spec
+from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.spec import (
@@ -22,9 +23,6 @@ from mdpose_edge.spec import (
     DecodeSpec,
     InputSpec,
     ModelSpec,
-    Provenance,
-    head_output_names,
-    mdpose_levels,
 )
 
 Heads = dict[str, NDArray[np.float32]]
@@ -38,16 +36,7 @@ NEAR_TIE = 1e-4
 
 
 def make_spec(width: int, height: int, levels: tuple[str, ...] = ("p3", "p4", "p5")) -> ModelSpec:
-    pyramid = mdpose_levels(levels)
-    return ModelSpec(
-        family="mdpose",
-        network={},
-        input=InputSpec(height, width),
-        levels=pyramid,
-        keypoints=COCO_KEYPOINTS,
-        outputs=head_output_names(pyramid),
-        provenance=Provenance("test"),
-    )
+    return mdpose_spec(InputSpec(height, width), levels=levels)
 
 
 def random_heads(spec: ModelSpec, seed: int, batch: int = 1) -> Heads:
@@ -59,13 +48,13 @@ def random_heads(spec: ModelSpec, seed: int, batch: int = 1) -> Heads:
         1, size.min() / 3, (people, 1, 1)
     )
     heads = {}
-    for level in spec.levels:
-        rows, columns = spec.level_shape(level)
+    for level in constants_of(spec).levels:
+        rows, columns = spec.cells(level.stride)
         row, column = np.indices((rows, columns))
         center = (np.stack([column, row], axis=-1) + 0.5) * level.stride
         shown = poses[rng.integers(0, people, (batch, rows, columns))]
         shown = shown + rng.normal(0, rng.choice([0.0, 0.5, 3.0]), shown.shape)
-        raw = (shown - center[:, :, None]) / size * spec.coordinate_extent / level.scale
+        raw = (shown - center[:, :, None]) / size * constants_of(spec).coordinate_extent / level.scale
         heads[f"o_{level.name}"] = np.round(rng.normal(-2, 3, (batch, 1, rows, columns)) * 4) / 4
         heads[f"mu_{level.name}"] = raw.reshape(batch, rows, columns, 34).transpose(0, 3, 1, 2)
         heads[f"gamma_{level.name}"] = rng.normal(-3, 3, (batch, 34, rows, columns))
@@ -75,10 +64,10 @@ def random_heads(spec: ModelSpec, seed: int, batch: int = 1) -> Heads:
 def flat_heads(spec: ModelSpec, logit: float) -> Heads:
     """Head tensors of zeros, all scores equal."""
     heads = {}
-    for level in spec.levels:
+    for level in constants_of(spec).levels:
         for kind, channels in (("o", 1), ("mu", 34), ("gamma", 34)):
             value = logit if kind == "o" else 0.0
-            heads[f"{kind}_{level.name}"] = np.full((1, channels, *spec.level_shape(level)), value, np.float32)
+            heads[f"{kind}_{level.name}"] = np.full((1, channels, *spec.cells(level.stride)), value, np.float32)
     return heads
 
 
@@ -98,9 +87,9 @@ def score_of(logit: float) -> np.float32:
 def candidates_by_loops(spec: ModelSpec, heads: Heads, index: int, threshold: float) -> list[Candidate]:
     found = []
     sizes = (spec.input.width, spec.input.height)
-    for level in spec.levels:
+    for level in constants_of(spec).levels:
         o, mu, gamma = (heads[f"{kind}_{level.name}"][index].tolist() for kind in ("o", "mu", "gamma"))
-        rows, columns = spec.level_shape(level)
+        rows, columns = spec.cells(level.stride)
         for row in range(rows):
             for column in range(columns):
                 score = score_of(o[0][row][column])
@@ -157,7 +146,7 @@ def assert_same(poses: Poses, expected: list[Candidate], geometry: FrameGeometry
     offset, scale = np.array(geometry.offset_xy), np.array(geometry.scale_xy)
     np.testing.assert_array_equal(poses.scores, [c.score for c in expected])
     keypoints = (np.array([c.keypoints for c in expected]).reshape(-1, 17, 2) - offset) / scale
-    sigma = np.array([c.sigma for c in expected]).reshape(-1, 17, 2) / scale
+    sigma = math.sqrt(2) * np.array([c.sigma for c in expected]).reshape(-1, 17, 2) / scale
     np.testing.assert_allclose(poses.keypoints_xy, keypoints, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(poses.sigma_xy, sigma, rtol=1e-5, atol=2e-5)
 
@@ -199,24 +188,26 @@ def test_parameters_agree_with_the_authors_code(name: str) -> None:
     heads = {
         f"{kind}_{level.name}": part.reshape(1, -1, *shape)
         for kind in ("o", "mu", "gamma")
-        for level, shape, part in zip(spec.levels, sizes, split_levels(golden[f"raw_{kind}"], sizes), strict=True)
+        for level, shape, part in zip(
+            constants_of(spec).levels, sizes, split_levels(golden[f"raw_{kind}"], sizes), strict=True
+        )
     }
     poses = make_decoder(spec, KEEP_ALL)(heads, FrameGeometry((side / 5, side / 5), (0.0, 0.0)))
     order = np.argsort(-golden["raw_o"][0, 0], kind="stable")
     assert_close(poses.scores, golden["o"][0, 0, order])
     assert_close(poses.keypoints_xy, golden["mu"][0].T[order].reshape(-1, 17, 2))
-    assert_close(poses.sigma_xy, golden["gamma"][0].T[order].reshape(-1, 17, 2))
+    assert_close(poses.sigma_xy, math.sqrt(2) * golden["gamma"][0].T[order].reshape(-1, 17, 2))
 
 
 def test_post_processing_agrees_with_the_authors_code() -> None:
     golden = np.load(GOLDENS / "post_processing.npz")
     side = int(golden["input_px"])
     spec = make_spec(side, side)
-    sizes = [spec.level_shape(level) for level in spec.levels]
+    sizes = [spec.cells(level.stride) for level in constants_of(spec).levels]
     o, mu = golden["o"].astype(np.float64), golden["mu"].astype(np.float64)
     heads = flat_heads(spec, 0.0)
     for level, (rows, columns), o_part, mu_part in zip(
-        spec.levels, sizes, split_levels(np.log(o / (1 - o)), sizes), split_levels(mu, sizes), strict=True
+        constants_of(spec).levels, sizes, split_levels(np.log(o / (1 - o)), sizes), split_levels(mu, sizes), strict=True
     ):
         row, column = np.indices((rows, columns)).reshape(2, -1)
         center = np.tile(np.stack([(column + 0.5) / columns, (row + 0.5) / rows]) * 5, (17, 1))
@@ -259,7 +250,7 @@ def test_equal_scores_keep_the_order_of_components() -> None:
         poses = make_decoder(spec, options)(heads, IDENTITY)
         centers = [
             ((column + 0.5) * level.stride, (row + 0.5) * level.stride)
-            for level in spec.levels
+            for level in constants_of(spec).levels
             for row in range(64 // level.stride)
             for column in range(64 // level.stride)
         ]
@@ -276,7 +267,7 @@ def test_which_cell_shows_a_person_does_not_matter(seed: int) -> None:
     heads["o_p3"].reshape(-1)[:] = rng.permutation(np.linspace(-3, 3, 64))
     centers = (np.stack([np.arange(64) % 8, np.arange(64) // 8]) + 0.5) * 8
     moved = {name: tensor.reshape(1, -1, 64)[..., cells].reshape(tensor.shape) for name, tensor in heads.items()}
-    shift = np.tile(centers[:, cells] - centers, (17, 1)) / 64 * 5 / spec.levels[0].scale
+    shift = np.tile(centers[:, cells] - centers, (17, 1)) / 64 * 5 / constants_of(spec).levels[0].scale
     moved["mu_p3"] += shift.reshape(1, 34, 8, 8).astype(np.float32)
     decode_by_loops(spec, heads, spec.decode, 0)  # assumes that no overlap is too near the threshold
     decoder = make_decoder(spec)
@@ -345,5 +336,5 @@ def test_an_unknown_family_is_refused() -> None:
 
 def test_a_spec_without_an_output_the_family_needs_is_refused() -> None:
     spec = make_spec(64, 64)
-    with pytest.raises(SpecError, match="outputs: expected the output o_p3"):
-        make_decoder(dataclasses.replace(spec, outputs=spec.outputs[1:]))
+    with pytest.raises(SpecError, match="heads: expected the output o_p3"):
+        make_decoder(dataclasses.replace(spec, heads=spec.heads[1:]))

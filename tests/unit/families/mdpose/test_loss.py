@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, pyramid
 from mdpose_edge.families.mdpose.loss import (
-    GAMMA_FLOOR,
     KeypointGroups,
     Mixture,
     group_keypoints,
     group_nll,
     mixture_from_heads,
 )
-from mdpose_edge.spec import mdpose_levels
 
 GOLDENS = Path(__file__).parents[3] / "goldens"
 PARITY = 1e-5
@@ -99,7 +98,7 @@ def test_mixture_equals_the_reference_implementation(name: str) -> None:
     figures = dict(np.load(GOLDENS / f"parameters_{name}.npz"))
     names = ("p3", "p4", "p5", "p6", "p7")[: len(figures["level_sizes"])]
 
-    mixture = mixture_from_heads(heads_from_cells(figures), mdpose_levels(names), num_keypoints=17)
+    mixture = mixture_from_heads(heads_from_cells(figures), pyramid(names), num_keypoints=17)
 
     torch.testing.assert_close(mixture.log_pi.exp(), torch.from_numpy(figures["pi"][0]), rtol=PARITY, atol=0)
     torch.testing.assert_close(mixture.mu, torch.from_numpy(figures["mu"]), rtol=PARITY, atol=PARITY)
@@ -183,7 +182,7 @@ def test_gradient_of_raw_heads_equals_finite_differences() -> None:
     keypoints, labelled, mask = random_persons(images=2, persons=2, joints=3, seed=4)
 
     def loss(*raw: Tensor) -> Tensor:
-        levels = mdpose_levels(("p3", "p4"))
+        levels = pyramid(("p3", "p4"))
         # A pose of one keypoint has no extent: the floor, which is detached and so not for finite differences, is off.
         mixture = mixture_from_heads([raw[:3], raw[3:]], levels, num_keypoints=1)
         return group_nll(mixture, keypoints.double(), labelled, mask, ((0, 2), (1,)))[1]
@@ -355,7 +354,7 @@ def test_gamma_is_floored_by_the_real_keypoints_without_a_gradient_to_them() -> 
     raw_gamma[0, 3] = 2.0
 
     head = (torch.zeros(1, 1, 1, 1), raw_mu, raw_gamma.requires_grad_())
-    mixture = mixture_from_heads([head], mdpose_levels(("p3",)), num_keypoints=2)
+    mixture = mixture_from_heads([head], pyramid(("p3",)), num_keypoints=2)
 
     free = math.log1p(math.exp(2.0))
     x, y = GAMMA_FLOOR * 1.0, GAMMA_FLOOR * 0.5
@@ -367,7 +366,7 @@ def test_gamma_is_floored_by_the_real_keypoints_without_a_gradient_to_them() -> 
 
 def test_gamma_is_positive_and_the_loss_finite_for_a_pose_collapsed_to_a_point() -> None:
     head = (torch.zeros(1, 1, 2, 2), torch.zeros(1, 6, 2, 2), torch.full((1, 6, 2, 2), -200.0))
-    mixture = mixture_from_heads([head], mdpose_levels(("p3",)), num_keypoints=3)
+    mixture = mixture_from_heads([head], pyramid(("p3",)), num_keypoints=3)
     assert (mixture.gamma > 0).all()
     mixture = Mixture(*(t.requires_grad_() for t in (mixture.log_pi, mixture.mu, mixture.gamma)))
     everything = torch.ones(1, 1, 3, dtype=torch.bool)
@@ -387,9 +386,9 @@ def test_bfloat16_heads_under_autocast_are_worked_in_float32() -> None:
     groups = group_keypoints(18, 18)
 
     with torch.autocast("cpu", torch.bfloat16):
-        mixture = mixture_from_heads([raw], mdpose_levels(("p3",)), num_keypoints=17)
+        mixture = mixture_from_heads([raw], pyramid(("p3",)), num_keypoints=17)
         _, mean = group_nll(mixture, *persons, groups)
-    exact = mixture_from_heads([tuple(t.double() for t in raw)], mdpose_levels(("p3",)), num_keypoints=17)
+    exact = mixture_from_heads([tuple(t.double() for t in raw)], pyramid(("p3",)), num_keypoints=17)
     _, exact_mean = group_nll(exact, *persons, groups)
 
     assert mixture.mu.dtype == mean.dtype == torch.float32

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.backbone import InputNormalization, _to_bgr, fold_batch_norm, make_backbone
+from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.families.mdpose.network import (
     DeployedNetwork,
-    InputNormalization,
     MDPoseNetwork,
     NetworkConfig,
-    _backbone,
-    _to_bgr,
-    fold_batch_norm,
     make_spec,
 )
 from mdpose_edge.spec import InputSpec, ModelSpec
@@ -93,9 +91,9 @@ def test_paper_parameters(paper_network: MDPoseNetwork) -> None:
 
 
 def test_paper_strides_and_components(paper_spec: ModelSpec) -> None:
-    assert [level.stride for level in paper_spec.levels] == [8, 16, 32]
-    assert [level.scale for level in paper_spec.levels] == [2**-4, 2**-3, 2**-2]
-    shapes = [paper_spec.level_shape(level) for level in paper_spec.levels]
+    assert [level.stride for level in constants_of(paper_spec).levels] == [8, 16, 32]
+    assert [level.scale for level in constants_of(paper_spec).levels] == [2**-4, 2**-3, 2**-2]
+    shapes = [paper_spec.cells(level.stride) for level in constants_of(paper_spec).levels]
     assert shapes == [(92, 92), (46, 46), (23, 23)]
     assert sum(rows * columns for rows, columns in shapes) == 11_109
 
@@ -104,8 +102,8 @@ def test_paper_forward_cost_and_output_shapes(paper_spec: ModelSpec, paper_netwo
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         heads = paper_network(torch.empty(1, 736, 736, 3, dtype=torch.uint8, device="meta"))
     assert counter.get_total_flops() == pytest.approx(176e9, rel=0.01)
-    for level, head in zip(paper_spec.levels, heads, strict=True):
-        rows, columns = paper_spec.level_shape(level)
+    for level, head in zip(constants_of(paper_spec).levels, heads, strict=True):
+        rows, columns = paper_spec.cells(level.stride)
         assert head.o.shape == (1, 1, rows, columns)
         assert head.mu.shape == head.gamma.shape == (1, 2 * 18, rows, columns)
 
@@ -125,8 +123,10 @@ def test_five_levels_have_strides_8_to_128_and_relu_before_p7() -> None:
         assert torch.equal(p6, network.pyramid.extra[0](p5))
         assert torch.equal(p7, network.pyramid.extra[1](p6.relu()))
         assert (p6 < 0).any()  # else the ReLU could not be seen
-    assert [tuple(level.shape[2:]) for level in levels] == [spec.level_shape(level) for level in spec.levels]
-    assert [level.stride for level in spec.levels] == [8, 16, 32, 64, 128]
+    assert [tuple(level.shape[2:]) for level in levels] == [
+        spec.cells(level.stride) for level in constants_of(spec).levels
+    ]
+    assert [level.stride for level in constants_of(spec).levels] == [8, 16, 32, 64, 128]
 
 
 def test_head_is_shared_by_the_levels() -> None:
@@ -138,7 +138,7 @@ def test_head_is_shared_by_the_levels() -> None:
 
 @pytest.mark.parametrize("backbone", ["dla34", "resnet18", "mobilenetv4_conv_small"])
 def test_folding_batch_norm_changes_nothing_but_the_graph(backbone: str) -> None:
-    network = _backbone(backbone, pretrained=False).double().eval().requires_grad_(False)
+    network = make_backbone(backbone, pretrained=False).double().eval().requires_grad_(False)
     randomise_batch_norm(network)
     image = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     before = network(image)
@@ -172,7 +172,7 @@ def test_deployed_network_cuts_the_auxiliary_keypoint_and_keeps_the_rest() -> No
     randomise_batch_norm(network)
     deployed, images = DeployedNetwork(network, spec), random_images(spec, count=2)
     outputs = dict(zip(spec.outputs, deployed(images), strict=True))
-    for level, head in zip(spec.levels, network(images), strict=True):
+    for level, head in zip(constants_of(spec).levels, network(images), strict=True):
         for kind, raw in (("o", head.o), ("mu", head.mu[:, :34]), ("gamma", head.gamma[:, :34])):
             assert relative_error(outputs[f"{kind}_{level.name}"], raw) < FLOAT32_TOLERANCE
     assert network.head.mu.out_channels == 36  # the original is not touched
@@ -188,7 +188,7 @@ def test_normalisation_is_imagenets_in_bgr() -> None:
 
 
 def test_backbone_turned_to_bgr_sees_the_same_picture() -> None:
-    backbone = _backbone("resnet18", pretrained=False).eval().requires_grad_(False)
+    backbone = make_backbone("resnet18", pretrained=False).eval().requires_grad_(False)
     rgb = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen = backbone(rgb)
     _to_bgr(backbone)

@@ -1,0 +1,130 @@
+"""What the networks of several families are built of: input, timm backbone, pyramid; and batch norms folded away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.pretrained import pretrained_options, unreachable
+from mdpose_edge.spec import InputSpec
+
+
+class InputNormalization(nn.Module):
+    """uint8 (N, H, W, 3) to normalised float (N, 3, H, W), inside the graph so that no device has to."""
+
+    mean: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("inverse_std", 1 / torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Cast first: TensorRT takes a uint8 input only straight into a Cast."""
+        return (images.float().permute(0, 3, 1, 2) - self.mean) * self.inverse_std
+
+
+class FeaturePyramid(nn.Module):
+    """Top-down pyramid: 1x1 lateral convolutions, nearest x2 upsampling, 3x3 output convolutions."""
+
+    def __init__(self, in_channels: list[int], channels: int, extra_levels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.extra = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(extra_levels))
+        # A constant scale, not a size, so that ONNX holds Resize with constant scales (TensorRT 8.5, NVDLA).
+        self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map backbone features, finest first, to pyramid levels, finest first."""
+        merged = [self.lateral[-1](features[-1])]
+        for lateral, feature in zip(list(self.lateral)[-2::-1], features[-2::-1], strict=True):
+            merged.insert(0, lateral(feature) + self.upsample(merged[0]))
+        levels = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
+        for i, conv in enumerate(self.extra):
+            levels.append(conv(levels[-1] if i == 0 else torch.relu(levels[-1])))
+        return levels
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Fold every BatchNorm2d into the Conv2d that feeds it, in place; the module must be in eval mode.
+
+    Pairs are found by tracing, so that the names a backbone gives its layers do not matter. A batch norm that no
+    convolution feeds alone stays as it is.
+    """
+    graph = _BatchNormTracer().trace(module)
+    modules = dict(module.named_modules())
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        (source,) = node.all_input_nodes
+        if source.op != "call_module" or not isinstance(modules[source.target], nn.Conv2d) or len(source.users) > 1:
+            continue
+        norm = modules[node.target]
+        module.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], norm))
+        module.set_submodule(node.target, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
+
+
+class _BatchNormTracer(fx.Tracer):
+    """Sees every batch norm as one node: timm's, which holds the activation too, would be traced into."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def make_backbone(name: str, pretrained: bool | str, strides: tuple[int, ...] = (8, 16, 32)) -> nn.Module:
+    """Return a timm backbone that gives the feature maps of these strides, finest first.
+
+    Args:
+        name: a timm model that supports `features_only`.
+        pretrained: load its ImageNet weights through timm, the stem turned to BGR; text names the file that holds them.
+        strides: of the feature maps, ascending.
+
+    Raises:
+        ConfigError: timm has no such model, it lacks the strides, or its weights cannot be had.
+    """
+    indices = _feature_indices(name, strides)
+    options = pretrained_options(name, pretrained)
+    try:
+        backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, **options)
+    except (OSError, RuntimeError) as error:  # the download broke off
+        raise unreachable(name, error) from error
+    if pretrained:
+        _to_bgr(backbone)
+    return backbone
+
+
+def _feature_indices(name: str, strides: tuple[int, ...]) -> list[int]:
+    listed = f"{', '.join(map(str, strides[:-1]))} and {strides[-1]}"
+    expected, do = f"a timm backbone with features at strides {listed}", "choose another; the default is dla34"
+    try:
+        info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
+        index_of = dict(zip(info.reduction(), info.out_indices, strict=True))
+    except (RuntimeError, AttributeError) as error:  # no such model; no feature maps
+        raise ConfigError("network.backbone", expected=expected, got=f"{name} ({error})", do=do) from error
+    if not set(strides) <= index_of.keys():
+        offered = ", ".join(map(str, sorted(index_of)))
+        raise ConfigError("network.backbone", expected=expected, got=f"{name} with strides {offered}", do=do)
+    return [index_of[stride] for stride in strides]
+
+
+def _to_bgr(backbone: nn.Module) -> None:
+    """Reorder the stem of a network trained on RGB, so that no graph has to swap channels."""
+    stem = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        stem.weight.copy_(stem.weight.flip(1))
+
+
+def keep_channels(conv: nn.Conv2d, count: int) -> None:
+    """Cut all but the first output channels of a convolution, in place."""
+    assert conv.bias is not None
+    conv.weight = nn.Parameter(conv.weight.detach()[:count].clone())
+    conv.bias = nn.Parameter(conv.bias.detach()[:count].clone())
+    conv.out_channels = count
