@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -65,7 +66,9 @@ def fold_batch_norm(module: nn.Module) -> None:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         (source,) = node.all_input_nodes
-        if source.op != "call_module" or not isinstance(modules[source.target], nn.Conv2d) or len(source.users) > 1:
+        if source.op != "call_module" or len(source.users) > 1:
+            continue
+        if type(modules[source.target]) not in (nn.Conv2d, Conv2dSame):  # others may normalise their weights
             continue
         norm = modules[node.target]
         module.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], norm))
@@ -73,10 +76,14 @@ def fold_batch_norm(module: nn.Module) -> None:
 
 
 class _BatchNormTracer(fx.Tracer):
-    """Sees every batch norm as one node: timm's, which holds the activation too, would be traced into."""
+    """Sees every convolution and batch norm as one node.
+
+    It would trace into timm's own: a batch norm that holds the activation too, a convolution whose padding follows from
+    the size of its input.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def make_backbone(name: str, pretrained: bool | str, strides: tuple[int, ...] = (8, 16, 32)) -> nn.Module:

@@ -10,6 +10,7 @@ import copy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mdpose_edge.common.strict import read_dataclass
@@ -22,6 +23,7 @@ from mdpose_edge.families.backbone import (
     make_backbone,
 )
 from mdpose_edge.families.mdpose.heads import mdpose_spec
+from mdpose_edge.families.same_padding import make_padding_static
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec
 
 FINEST_EXTRA_LEVEL = 6
@@ -128,6 +130,10 @@ class DeployedNetwork(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).eval().float()
         fold_batch_norm(self.network.backbone)
+        device = self.network.normalize.mean.device
+        blank = torch.zeros(1, spec.input.height, spec.input.width, 3, dtype=torch.uint8, device=device)
+        with torch.no_grad():
+            make_padding_static(self.network.backbone, lambda: self.network(blank))
         for conv in (self.network.head.mu, self.network.head.gamma):
             keep_channels(conv, 2 * len(spec.keypoints.names))
         self.requires_grad_(False)

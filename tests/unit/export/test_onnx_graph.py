@@ -58,6 +58,23 @@ def test_the_format_is_one_that_old_parsers_read(graph: onnx.ModelProto) -> None
     assert {node.op_type for node in graph.graph.node} == PORTABLE
 
 
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv2_100"])
+def test_padding_is_part_of_each_convolution_whatever_its_kind(backbone: str, tmp_path: Path) -> None:
+    import torch
+    from mdpose_edge.train.checkpoint import load_network
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, spec = load_network(write_random_checkpoint(tmp_path / "model.safetensors", backbone=backbone))
+    model = check_onnx(to_onnx(network, spec), spec)
+    assert {node.op_type for node in model.graph.node} <= PORTABLE | {"Clip"}
+    image = np.random.default_rng(0).integers(0, 256, (1, spec.input.height, spec.input.width, 3), np.uint8)
+    outputs = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"image": image})
+    with torch.no_grad():
+        heads = [raw.numpy() for level in network(torch.from_numpy(image)) for raw in level]
+    for got, want in zip(outputs, heads, strict=True):
+        np.testing.assert_allclose(got, want[:, : got.shape[1]], rtol=1e-3, atol=1e-4)
+
+
 def test_input_and_outputs_are_the_specs(graph: onnx.ModelProto, spec: ModelSpec) -> None:
     assert types_of(graph.graph.input) == {"image": (UINT8, (2, 64, 64, 3))}
     outputs = types_of(graph.graph.output)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.std_conv import StdConv2d
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.backbone import InputNormalization, _to_bgr, fold_batch_norm, make_backbone
+from mdpose_edge.families.backbone import InputNormalization, _to_bgr, fold_batch_norm
 from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.families.mdpose.network import (
     DeployedNetwork,
@@ -23,6 +26,7 @@ from mdpose_edge.families.mdpose.network import (
     NetworkConfig,
     make_spec,
 )
+from mdpose_edge.families.same_padding import make_padding_static
 from mdpose_edge.spec import InputSpec, ModelSpec
 
 FOLD_TOLERANCE = 1e-10
@@ -138,7 +142,7 @@ def test_head_is_shared_by_the_levels() -> None:
 
 @pytest.mark.parametrize("backbone", ["dla34", "resnet18", "mobilenetv4_conv_small"])
 def test_folding_batch_norm_changes_nothing_but_the_graph(backbone: str) -> None:
-    network = make_backbone(backbone, pretrained=False).double().eval().requires_grad_(False)
+    network = makemake_backbone(backbone, pretrained=False).double().eval().requires_grad_(False)
     randomise_batch_norm(network)
     image = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     before = network(image)
@@ -146,6 +150,34 @@ def test_folding_batch_norm_changes_nothing_but_the_graph(backbone: str) -> None
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     for was, now in zip(before, network(image), strict=True):
         assert relative_error(now, was) < FOLD_TOLERANCE
+
+
+@pytest.mark.parametrize("side", [64, 96])
+@pytest.mark.parametrize(
+    ("backbone", "options"), [("tf_efficientnet_lite0", {}), ("mobilenetv2_100", {"pad_type": "same"})]
+)
+def test_padding_by_the_size_of_the_input_folds_and_becomes_a_constant(
+    backbone: str, options: dict[str, str], side: int
+) -> None:
+    network = timm.create_model(backbone, features_only=True, out_indices=(2, 3, 4), **options)
+    network = network.double().eval().requires_grad_(False)
+    randomise_batch_norm(network)
+    image = torch.randn(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = network(image)
+    fold_batch_norm(network)
+    make_padding_static(network, lambda: network(image))
+    assert not any(isinstance(module, (nn.BatchNorm2d, Conv2dSame)) for module in network.modules())
+    for was, now in zip(before, network(image), strict=True):
+        assert relative_error(now, was) < FOLD_TOLERANCE
+
+
+def test_batch_norm_behind_a_convolution_that_normalises_its_weights_stays() -> None:
+    module = nn.Sequential(StdConv2d(2, 2, 3), nn.BatchNorm2d(2)).eval().requires_grad_(False)
+    randomise_batch_norm(module)
+    image = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    before = module(image)
+    fold_batch_norm(module)
+    assert torch.equal(module(image), before)
 
 
 def test_batch_norm_that_no_convolution_feeds_alone_stays() -> None:
@@ -188,7 +220,7 @@ def test_normalisation_is_imagenets_in_bgr() -> None:
 
 
 def test_backbone_turned_to_bgr_sees_the_same_picture() -> None:
-    backbone = make_backbone("resnet18", pretrained=False).eval().requires_grad_(False)
+    backbone = makemake_backbone("resnet18", pretrained=False).eval().requires_grad_(False)
     rgb = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen = backbone(rgb)
     _to_bgr(backbone)
