@@ -131,6 +131,8 @@ def warp_keypoints(
     view: View,
     input_spec: InputSpec,
     spec: KeypointSpec,
+    *,
+    center_suffices: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Map persons into the view and append the box centre as one keypoint more.
 
@@ -140,10 +142,11 @@ def warp_keypoints(
         view: where the network looks.
         input_spec: the network input.
         spec: which keypoints trade places in a mirror.
+        center_suffices: keep people of whom the view shows the centre, but no labelled keypoint.
 
     Returns:
-        (Q, K + 1, 2) input pixels and (Q, K + 1) labelled, of the Q persons whose centre and at least one labelled
-        keypoint the view shows. Keypoints outside the view count as unlabelled.
+        (Q, K + 1, 2) input pixels and (Q, K + 1) labelled, of the Q persons whose centre and, as a rule, at least one
+        labelled keypoint the view shows. Keypoints outside the view count as unlabelled.
     """
     points = _apply(view.matrix, np.concatenate([keypoints[:, :, :2], centers_xy[:, None]], axis=1))
     labelled = np.concatenate([keypoints[:, :, 2] > 0, np.ones((len(keypoints), 1), bool)], axis=1)
@@ -154,7 +157,7 @@ def warp_keypoints(
         for left, right in spec.flip_pairs:
             order[[left, right]] = right, left
         points, labelled = points[:, order], labelled[:, order]
-    shown = labelled[:, -1] & labelled[:, :-1].any(axis=1)
+    shown = labelled[:, -1] & (labelled[:, :-1].any(axis=1) | center_suffices)
     return points[shown].astype(np.float32), labelled[shown]
 
 

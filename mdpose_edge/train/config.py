@@ -113,6 +113,12 @@ class TrainConfig:
     """Start the backbone from ImageNet weights, through timm; text names a .safetensors file that holds them."""
     init: str | None = None
     """A checkpoint to start from; its network must be the same, its input size may differ."""
+    negatives: bool = False
+    """Images without people take part; the paper's loss says nothing of them, `count_weight` lets them count."""
+    count_weight: float = 0.0
+    """Weight of the count term, 0 for none (the paper): with rate sum(o), the Poisson likelihood of N people adds
+    sum(o) - N log sum(o) for each image. Above 0, people with a box alone take part by its centre, and images with a
+    crowd, which nobody counted, are left out."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the network. "auto": bf16 where the device computes in it, else fp32."""
@@ -153,6 +159,7 @@ class TrainConfig:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError("ema", expected="a number between 0 and 1, or null", got=str(self.ema), do="change it")
         _above_zero("divergence", self.divergence)
+        _in_range("count_weight", self.count_weight, 0.0, 100.0)
         _in_range("seed", self.seed, 0, 2**32 - 1)
 
     def to_dict(self) -> dict[str, Any]:

@@ -82,9 +82,10 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
                 got=", ".join(data.keypoint_names),
                 do="give data of the same keypoint set",
             )
-        people_before = np.concatenate([[0], np.cumsum(_trainable(data.keypoints, data.iscrowd))])
-        self.indices = np.flatnonzero(np.diff(people_before[data.first_person]))
-        if not len(self.indices):
+        self.counts = config.count_weight > 0
+        trainable = _per_image(_trainable(data.keypoints, data.iscrowd), data)
+        self.indices = np.flatnonzero(_images_to_take(data, config, trainable))
+        if not trainable[self.indices].any():
             raise DataError(
                 str(data.annotation_file),
                 expected="images with annotated keypoints",
@@ -105,14 +106,16 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
 
     def _sample(self, rng: np.random.Generator, row: int) -> Sample:
         persons = self.data.persons(row)
-        keep = _trainable(persons.keypoints, persons.iscrowd)
+        keep = ~persons.iscrowd if self.counts else _trainable(persons.keypoints, persons.iscrowd)
         boxes = persons.boxes_xywh[keep]
         centers = boxes[:, :2] + boxes[:, 2:] / 2
         record, input_spec = self.data.images[row], self.spec.input
         # The view comes first, from the size that the annotations state: it says how finely the file must be decoded.
         view = random_view(rng, (record.width, record.height), centers, input_spec, self.config.augment)
         image, shrunk = _read(record, reduction(view, (record.width, record.height)))
-        points, labelled = warp_keypoints(persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints)
+        points, labelled = warp_keypoints(
+            persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints, center_suffices=self.counts
+        )
         to_extent = constants_of(self.spec).coordinate_extent / np.array(
             [input_spec.width, input_spec.height], np.float32
         )
@@ -218,6 +221,23 @@ def training_batches(
             yield batch
 
     return batches
+
+
+def _images_to_take(data: CocoSplit, config: TrainConfig, trainable: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which images train: those of people with keypoints, and what the configuration adds to or takes from them."""
+    people, crowds = _per_image(~data.iscrowd, data), _per_image(data.iscrowd, data)
+    taken = trainable > 0
+    if config.negatives:
+        taken |= (people == 0) & (crowds == 0)
+    if config.count_weight:
+        taken = (taken | (people > 0)) & (crowds == 0)
+    return taken
+
+
+def _per_image(people: NDArray[np.bool_], data: CocoSplit) -> NDArray[np.int64]:
+    """Count, in each image, the people marked."""
+    before = np.concatenate([[0], np.cumsum(people)])
+    return np.diff(before[data.first_person])
 
 
 def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> NDArray[np.bool_]:

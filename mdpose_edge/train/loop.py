@@ -236,7 +236,10 @@ def _network(config: TrainConfig, spec: ModelSpec, *, is_start: bool) -> MDPoseN
     if not is_start:  # neither `init` nor the hub need be in reach
         return MDPoseNetwork(spec, auxiliary_center=True)
     if config.init is None:
-        return MDPoseNetwork(spec, auxiliary_center=True, pretrained=config.pretrained)
+        network = MDPoseNetwork(spec, auxiliary_center=True, pretrained=config.pretrained)
+        if config.count_weight:
+            network.expect_one_person(spec)
+        return network
     network = MDPoseNetwork(spec, auxiliary_center=True)
     start = read_checkpoint(Path(config.init))
     load_weights(network, for_input(start.weights, start.spec.input, spec.input), config.init)

@@ -16,7 +16,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdpose_edge.errors import TrainingError
 from mdpose_edge.families.mdpose.heads import constants_of
-from mdpose_edge.families.mdpose.loss import KeypointGroups, Mixture, group_keypoints, group_nll, mixture_from_heads
+from mdpose_edge.families.mdpose.loss import (
+    KeypointGroups,
+    Mixture,
+    count_nll,
+    group_keypoints,
+    group_nll,
+    mixture_from_heads,
+)
 from mdpose_edge.families.mdpose.network import MDPoseNetwork
 from mdpose_edge.families.mdpose.underflow import Underflow, underflow_ratio
 from mdpose_edge.spec import ModelSpec
@@ -32,7 +39,7 @@ class Step:
     """What one update was."""
 
     loss: float
-    """Mean over the persons of the global batch."""
+    """Mean over the persons of the global batch, and the images' count terms over their number."""
     norm: float
     """Of the gradient, before clipping."""
     rate: float
@@ -110,15 +117,16 @@ class Stepper:
             share = int(part.person_mask.sum()) / max(persons, 1)
             part = part.to(self.world.device)
             with self._gradients_sent(is_last=index == len(parts) - 1):
-                loss, mixture = self._loss(part, groups)
-                scaled = self.scaler.scale(loss * (share * self.world.size))
-                scaled.backward()  # type: ignore[no-untyped-call]
-            total += loss.item() * share
+                loss, counts, mixture = self._loss(part, groups)
+                objective = loss * (share * self.world.size) + counts * (self.world.size / max(persons, 1))
+                self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * share + counts.item() / max(persons, 1)
             if measure_underflow and index == 0:
                 underflow = underflow_ratio(mixture, part.keypoints_xy, part.labelled, part.person_mask, groups)
         return self.world.sum([total])[0], underflow
 
-    def _loss(self, part: Batch, groups: KeypointGroups) -> tuple[torch.Tensor, Mixture]:
+    def _loss(self, part: Batch, groups: KeypointGroups) -> tuple[torch.Tensor, torch.Tensor, Mixture]:
+        """Give the mean loss of the part's persons, the sum of its images' count terms, and the mixture."""
         with self._autocast():
             heads = self._heads(part.images)
         mixture = mixture_from_heads(
@@ -127,7 +135,11 @@ class Stepper:
             num_keypoints=len(self.spec.keypoints.names),
             extent=constants_of(self.spec).coordinate_extent,
         )
-        return group_nll(mixture, part.keypoints_xy, part.labelled, part.person_mask, groups)[1], mixture
+        loss = group_nll(mixture, part.keypoints_xy, part.labelled, part.person_mask, groups)[1]
+        if not self.config.count_weight:
+            return loss, loss.new_zeros(()), mixture
+        counts = count_nll([o for o, _, _ in heads], part.person_mask.sum(dim=1)).sum()
+        return loss, self.config.count_weight * counts, mixture
 
     def _heads(self, images: torch.Tensor) -> Any:
         try:

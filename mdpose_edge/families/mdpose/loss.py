@@ -146,6 +146,24 @@ def group_nll(
     return per_person, nll.sum() / max(len(nll), 1)
 
 
+def count_nll(logits: Sequence[Tensor], counts: Tensor) -> Tensor:
+    """Compute the negative log-likelihood of how many people an image shows, as a Poisson variable of rate sum(o).
+
+    The paper's likelihood divides o by its sum, so that it is silent about an image without people; with this term the
+    two together are the likelihood of a Poisson process, and o becomes the expected number of people at a cell.
+
+    Args:
+        logits: for each level, raw o, (B, 1, H, W).
+        counts: (B,) people.
+
+    Returns:
+        sum(o) - N log sum(o), (B,): the constant log N! is left out.
+    """
+    log_o = functional.logsigmoid(torch.cat([_at_least_float32(o).flatten(1) for o in logits], dim=1))
+    log_rate = log_o.logsumexp(dim=1)
+    return log_rate.exp() - counts * log_rate
+
+
 def _at_least_float32(raw: Tensor) -> Tensor:
     return raw.to(torch.promote_types(raw.dtype, torch.float32))
 

@@ -7,6 +7,7 @@ belongs to the loss and to the decoder, which agree on it by heads.py.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from mdpose_edge.families.backbone import (
     keep_channels,
     make_backbone,
 )
-from mdpose_edge.families.mdpose.heads import mdpose_spec
+from mdpose_edge.families.mdpose.heads import constants_of, mdpose_spec
 from mdpose_edge.families.same_padding import make_padding_static
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec
 
@@ -110,6 +111,12 @@ class MDPoseNetwork(nn.Module):
         self.pyramid = FeaturePyramid(feature_info.channels(), config.channels, extra)
         joints = len(spec.keypoints.names) + auxiliary_center
         self.head = MixtureHead(config.channels, config.head_convs, 2 * joints)
+
+    def expect_one_person(self, spec: ModelSpec) -> None:
+        """Let o begin with a sum of about 1 over the cells of all levels, rather than half of their number."""
+        cells = sum(math.prod(spec.cells(level.stride)) for level in constants_of(spec).levels)
+        assert self.head.o.bias is not None
+        nn.init.constant_(self.head.o.bias, -math.log(cells))
 
     def forward(self, images: Tensor) -> list[HeadTensors]:
         """Run the network.

@@ -129,6 +129,25 @@ def test_only_images_with_trainable_people_are_drawn(tmp_path: Path) -> None:
     np.testing.assert_allclose(sample.keypoints_xy[0, 17], [(20 + 45) * 5 / 320, (40 + 45) * 5 / 240], rtol=1e-5)
 
 
+def test_images_without_people_take_part_where_asked(tmp_path: Path) -> None:
+    people = [person(1), unlabelled(2), person(3, iscrowd=1)]
+    write_split(tmp_path, document(people, image_ids=(1, 2, 3, 4)), split="train")
+    images = training_images(tmp_path, negatives=True)
+    assert [images.data.images[row].id for row in images.indices] == [1, 4]
+    sample = images[0, 1]
+    assert isinstance(sample, Sample) and sample.keypoints_xy.shape == (0, 18, 2)
+
+
+def test_where_people_are_counted_a_box_is_one_and_a_crowd_is_left_out(tmp_path: Path) -> None:
+    people = [person(1), unlabelled(1, x=20, y=90, side=90), unlabelled(2), person(3), person(3, iscrowd=1)]
+    write_split(tmp_path, document(people, image_ids=(1, 2, 3, 4)), split="train")
+    images = training_images(tmp_path, augment=PLAIN, count_weight=1.0)
+    assert [images.data.images[row].id for row in images.indices] == [1, 2]
+    sample = images[0, 0]
+    assert isinstance(sample, Sample) and sample.labelled.sum(axis=1).tolist() == [18, 1]
+    np.testing.assert_allclose(sample.keypoints_xy[1, 17], [(20 + 45) * 5 / 320, (90 + 45) * 5 / 240], rtol=1e-5)
+
+
 @pytest.mark.parametrize("people", [[], [unlabelled(7)], [person(7, iscrowd=1)]], ids=["none", "unlabelled", "crowd"])
 def test_data_without_trainable_people_is_refused(tmp_path: Path, people: list[dict[str, Any]]) -> None:
     write_split(tmp_path, document(people), split="train")

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -32,7 +35,7 @@ from mdpose_edge.train.loop import (
 )
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
 from mdpose_edge.train.step import compute_dtype
-from tests.unit.train.crude_people import tiny_config, write_crude_people
+from tests.unit.train.crude_people import HEIGHT, SMALL_PX, WIDTH, tiny_config, write_crude_people
 
 LOSS_FALL = 0.65
 """The mean of a run's last ten losses over its first: measured 0.43 (seeds 0, 1 and 2: 0.43, 0.43, 0.56)."""
@@ -188,6 +191,31 @@ def test_resume_reads_neither_start_weights_nor_hub(crude_people: Path, tmp_path
     start.unlink()
     train(config, crude_people, out, resume=True)
     assert len(logged(out)) == 12
+
+
+def test_counted_people_make_scores_expected_numbers(crude_people: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(crude_people, data)
+    annotations = data / "annotations" / "person_keypoints_train2017.json"
+    content = json.loads(annotations.read_text())
+    for image_id in range(101, 106):  # nobody there
+        record = {**content["images"][0], "id": image_id, "file_name": f"{image_id:012d}.jpg"}
+        assert cv2.imwrite(str(data / "train2017" / record["file_name"]), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+        content["images"].append(record)
+    annotations.write_text(json.dumps(content))
+    network = NetworkConfig(backbone="test_resnet", channels=16, head_convs=2)
+    schedule = ScheduleConfig(iterations=60, kind="cosine", warmup=5)
+    config = tiny_config(
+        network=network, schedule=schedule, batch_size=8, negatives=True, count_weight=1.0, accumulate=2
+    )
+    trained, spec = load_network(train(config, data, tmp_path / "run"))
+    numbers = []
+    for name in ("000000000101", "000000000003", "000000000002"):  # 0, 1 and 3 people
+        image = cv2.resize(cv2.imread(str(data / "train2017" / f"{name}.jpg")), (SMALL_PX, SMALL_PX))
+        with torch.no_grad():
+            heads = trained(torch.from_numpy(image)[None])
+        numbers.append(sum(float(head.o.sigmoid().sum()) for head in heads))
+    assert numbers[0] < 0.4 and numbers[0] + 0.3 < numbers[1] < numbers[2], numbers
 
 
 def test_init_starts_from_a_checkpoint(crude_people: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, pyramid
 from mdpose_edge.families.mdpose.loss import (
     KeypointGroups,
     Mixture,
+    count_nll,
     group_keypoints,
     group_nll,
     mixture_from_heads,
@@ -410,3 +411,25 @@ def test_cuda_equals_cpu() -> None:
     assert device_mean.item() == pytest.approx(mean.item(), rel=PARITY)
     for got, want in zip(gradients(on_device, device_mean), gradients(mixture, mean), strict=True):
         assert max_error(got.cpu(), want) < PARITY
+
+
+def test_count_term_is_the_poisson_likelihood_of_the_rate_sum_o() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = [(torch.randn(3, 1, side, side, generator=generator) - 2).requires_grad_() for side in (4, 2, 1)]
+    counts = torch.tensor([0, 1, 5])
+    rate = torch.cat([o.flatten(1).sigmoid() for o in logits], dim=1).double().sum(dim=1)
+    want = -torch.distributions.Poisson(rate).log_prob(counts) - torch.lgamma(counts + 1.0)
+    got = count_nll(logits, counts)
+    assert max_error(got, want) < PARITY
+    (slope,) = torch.autograd.grad(got.sum(), logits[0])
+    sigmoid = logits[0].detach().sigmoid()
+    exact = (sigmoid * (1 - sigmoid)) * (1 - counts / rate)[:, None, None, None]
+    assert max_error(slope, exact) < PARITY
+
+
+def test_count_term_survives_logits_that_underflow() -> None:
+    raw = torch.full((1, 1, 2, 2), -200.0, requires_grad=True)
+    loss = count_nll([raw], torch.tensor([2]))
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(2 * (200 - math.log(4)))
+    assert raw.grad is not None and torch.allclose(raw.grad, torch.full_like(raw, -0.5))

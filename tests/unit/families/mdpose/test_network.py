@@ -142,7 +142,7 @@ def test_head_is_shared_by_the_levels() -> None:
 
 @pytest.mark.parametrize("backbone", ["dla34", "resnet18", "mobilenetv4_conv_small"])
 def test_folding_batch_norm_changes_nothing_but_the_graph(backbone: str) -> None:
-    network = makemake_backbone(backbone, pretrained=False).double().eval().requires_grad_(False)
+    network = make_backbone(backbone, pretrained=False).double().eval().requires_grad_(False)
     randomise_batch_norm(network)
     image = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     before = network(image)
@@ -220,7 +220,7 @@ def test_normalisation_is_imagenets_in_bgr() -> None:
 
 
 def test_backbone_turned_to_bgr_sees_the_same_picture() -> None:
-    backbone = makemake_backbone("resnet18", pretrained=False).eval().requires_grad_(False)
+    backbone = make_backbone("resnet18", pretrained=False).eval().requires_grad_(False)
     rgb = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen = backbone(rgb)
     _to_bgr(backbone)
