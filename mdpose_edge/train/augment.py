@@ -23,6 +23,8 @@ CROP_TRIES = 20
 """Random crops drawn before the whole canvas is taken instead."""
 MIN_CROP_ASPECT = 0.5
 """Least height over width of a crop, as in the paper's code."""
+LEAST_SHOWN = 0.15
+"""Share of a box that a view must show for the person to count as in it, where people may be cut off."""
 REDUCTIONS = (8, 4, 2)
 """What a JPEG can be shrunk by while it is decoded, coarsest first."""
 LEAST_REDUCED_SIDE = 64
@@ -49,6 +51,15 @@ class View:
     matrix: Matrix
     """(3, 3), image pixels to input pixels."""
     flipped: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One augmented image; see data.Batch."""
+
+    image: NDArray[np.uint8]
+    keypoints_xy: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
 
 
 def random_view(
@@ -159,6 +170,30 @@ def warp_keypoints(
         points, labelled = points[:, order], labelled[:, order]
     shown = labelled[:, -1] & (labelled[:, :-1].any(axis=1) | center_suffices)
     return points[shown].astype(np.float32), labelled[shown]
+
+
+def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: InputSpec) -> NDArray[np.float64]:
+    """Give the centre of what a view shows of each box, in image pixels.
+
+    Where it shows less than `LEAST_SHOWN`, the centre of the whole box.
+
+    Args:
+        boxes_xywh: (P, 4) image pixels.
+        view: where the network looks.
+        input_spec: the network input.
+
+    Returns:
+        (P, 2) image pixels.
+    """
+    low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    seen = _apply(view.matrix, corners.astype(np.float64))
+    low, high = seen.min(axis=1), seen.max(axis=1)
+    low_cut, high_cut = (np.clip(edge, 0, (input_spec.width, input_spec.height)) for edge in (low, high))
+    area, area_cut = (np.prod(b - a, axis=1) for a, b in ((low, high), (low_cut, high_cut)))
+    shown = (area_cut >= LEAST_SHOWN * area)[:, None]
+    middle = np.where(shown, low_cut + high_cut, low + high) / 2
+    return _apply(np.linalg.inv(view.matrix).astype(np.float64), middle)
 
 
 def _rotation(rng: np.random.Generator, width: int, height: int, config: AugmentConfig) -> Matrix:

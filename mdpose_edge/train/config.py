@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,10 +52,26 @@ class AugmentConfig:
     """Each side of a random crop is at least this share of the canvas."""
     crop_prob: float = 5 / 6
     flip_prob: float = 0.5
+    clip_boxes: bool = False
+    """A view that cuts a person off takes the centre of what it shows of the box; else people whose centre it cuts off
+    are left out."""
+    mosaic: int = 4
+    """A mosaic has 2 to this many tiles a side, each a view of an image of its own: people of small size."""
+    mosaic_prob: float = 0.0
+    colour_prob: float = 0.0
+    """Other brightness, contrast, saturation and hue."""
+    dark_prob: float = 0.0
+    """Low light: dark, and noisy as a sensor is then."""
+    grey_prob: float = 0.0
+    blur_prob: float = 0.0
+    """Out of focus, or moved along a line."""
+    erase_prob: float = 0.0
+    """A rectangle over part of a person hides it."""
 
     def __post_init__(self) -> None:
-        for key in ("rotation_prob", "expand_prob", "crop_prob", "flip_prob"):
+        for key in (key.name for key in fields(self) if key.name.endswith("_prob")):
             _in_range(f"augment.{key}", getattr(self, key), 0.0, 1.0)
+        _in_range("augment.mosaic", self.mosaic, 2, 8)
         _in_range("augment.crop_min", self.crop_min, 0.05, 1.0)
         _in_range("augment.expand", self.expand, 1.0, 10.0)
         _in_range("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)

@@ -18,10 +18,11 @@ from mdpose_edge.datasets.coco import CocoImage, CocoSplit
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
-from mdpose_edge.families.mdpose.heads import constants_of
-from mdpose_edge.spec import ModelSpec
-from mdpose_edge.train.augment import random_view, reduction, warp_image, warp_keypoints
+from mdpose_edge.spec import InputSpec, ModelSpec
+from mdpose_edge.train.augment import Sample, clipped_centers, random_view, reduction, warp_image, warp_keypoints
 from mdpose_edge.train.config import TrainConfig
+from mdpose_edge.train.mosaic import joined, mosaic_tiles
+from mdpose_edge.train.pixels import change_pixels
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,6 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Pin host memory, as DataLoader asks for."""
         return Batch(**{name: getattr(self, name).pin_memory() for name in self.__dataclass_fields__})
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One augmented image; see Batch."""
-
-    image: NDArray[np.uint8]
-    keypoints_xy: NDArray[np.float32]
-    labelled: NDArray[np.bool_]
 
 
 class TrainingImages(Dataset["Sample | MdposeError"]):
@@ -105,21 +97,35 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
             return error
 
     def _sample(self, rng: np.random.Generator, row: int) -> Sample:
-        persons = self.data.persons(row)
-        keep = ~persons.iscrowd if self.counts else _trainable(persons.keypoints, persons.iscrowd)
-        boxes = persons.boxes_xywh[keep]
-        centers = boxes[:, :2] + boxes[:, 2:] / 2
-        record, input_spec = self.data.images[row], self.spec.input
-        # The view comes first, from the size that the annotations state: it says how finely the file must be decoded.
-        view = random_view(rng, (record.width, record.height), centers, input_spec, self.config.augment)
-        image, shrunk = _read(record, reduction(view, (record.width, record.height)))
-        points, labelled = warp_keypoints(
-            persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints, center_suffices=self.counts
-        )
+        augment, input_spec = self.config.augment, self.spec.input
+        if augment.mosaic_prob and rng.random() < augment.mosaic_prob:
+            tiles = mosaic_tiles(input_spec, int(rng.integers(2, augment.mosaic + 1)))
+            rows = [row, *rng.choice(self.indices, len(tiles) - 1).tolist()]
+            view = joined([self._view(rng, one, tile.spec) for one, tile in zip(rows, tiles, strict=True)], tiles)
+        else:
+            view = self._view(rng, row, input_spec)
+        image = change_pixels(rng, view.image, view.keypoints_xy, view.labelled, augment)
         to_extent = constants_of(self.spec).coordinate_extent / np.array(
             [input_spec.width, input_spec.height], np.float32
         )
-        return Sample(warp_image(image, view, input_spec, shrunk), points * to_extent, labelled)
+        return Sample(image, view.keypoints_xy * to_extent, view.labelled)
+
+    def _view(self, rng: np.random.Generator, row: int, input_spec: InputSpec) -> Sample:
+        """Take a view of one image; keypoints in pixels of the view."""
+        persons, augment = self.data.persons(row), self.config.augment
+        keep = ~persons.iscrowd if self.counts else _trainable(persons.keypoints, persons.iscrowd)
+        boxes = persons.boxes_xywh[keep]
+        centers = boxes[:, :2] + boxes[:, 2:] / 2
+        record = self.data.images[row]
+        # The view comes first, from the size that the annotations state: it says how finely the file must be decoded.
+        view = random_view(rng, (record.width, record.height), centers, input_spec, augment)
+        image, shrunk = _read(record, reduction(view, (record.width, record.height)))
+        if augment.clip_boxes:
+            centers = clipped_centers(boxes, view, input_spec)
+        points, labelled = warp_keypoints(
+            persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints, center_suffices=self.counts
+        )
+        return Sample(warp_image(image, view, input_spec, shrunk), points, labelled)
 
 
 class RunSampler(Sampler[list[tuple[int, int]]]):

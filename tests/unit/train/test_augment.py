@@ -21,6 +21,7 @@ from mdpose_edge.train.augment import (
     _crop,
     _expansion,
     _rotation,
+    clipped_centers,
     compose,
     random_view,
     reduction,
@@ -280,3 +281,12 @@ def test_pictures_are_shrunk_only_as_far_as_the_view_has_no_use_for_the_rest() -
     assert {scale: reduction(at_scale(*scale), (1000, 1000)) for scale in scales} == scales
     assert reduction(at_scale(0.01, 0.01), (300, 1000)) == 4  # an eighth of 300 px would be too little to check
     assert reduction(at_scale(0.01, 0.01), (100, 1000)) == 1
+
+
+def test_centre_of_a_box_that_the_view_cuts_is_that_of_what_it_shows() -> None:
+    view = View(np.array([[1.0, 0, -50], [0, 1, 0], [0, 0, 1]]), False)  # from x = 50 on
+    boxes = np.array([[30.0, 10, 40, 20], [60, 10, 20, 20], [0, 10, 52, 20]])
+    centers = clipped_centers(boxes, view, INPUT)
+    np.testing.assert_allclose(centers, [[60, 20], [70, 20], [26, 20]])  # cut, whole, nearly all cut off
+    turned = View(np.array([[0.0, -1, 60], [1, 0, -50], [0, 0, 1]]), False)
+    np.testing.assert_allclose(clipped_centers(boxes[:2], turned, INPUT), [[60, 20], [70, 20]])

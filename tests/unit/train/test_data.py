@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,32 @@ def test_only_images_with_trainable_people_are_drawn(tmp_path: Path) -> None:
     sample = images[0, 1]
     assert isinstance(sample, Sample) and sample.keypoints_xy.shape == (1, 18, 2)
     np.testing.assert_allclose(sample.keypoints_xy[0, 17], [(20 + 45) * 5 / 320, (40 + 45) * 5 / 240], rtol=1e-5)
+
+
+def test_mosaic_shows_several_images_at_a_part_of_their_size(crude_people: Path) -> None:
+    augment = replace(PLAIN, mosaic=2, mosaic_prob=1.0)
+    sample, again = (training_images(crude_people, augment=augment)[5, 3] for _ in range(2))
+    assert isinstance(sample, Sample) and isinstance(again, Sample) and np.array_equal(sample.image, again.image)
+    plain = training_images(crude_people, augment=PLAIN)[5, 3]
+    assert isinstance(plain, Sample) and len(sample.keypoints_xy) >= len(plain.keypoints_xy) + 3
+    np.testing.assert_allclose(sample.keypoints_xy[: len(plain.keypoints_xy)], plain.keypoints_xy / 2, rtol=1e-4)
+    halves = sample.keypoints_xy > 2.5
+    assert (halves == halves[:, :1]).all()  # nobody reaches into another tile
+
+
+def test_person_cut_off_is_told_of_where_asked(tmp_path: Path) -> None:
+    write_split(tmp_path, document([person(7, x=100, y=40, side=120)], image_ids=(7,)), split="train")
+    view = View(np.diag([64 / 320, 64 / 240, 1]) @ np.array([[1, 0, -190], [0, 1, 0], [0, 0, 1.0]]), False)
+    shown = []
+    for clip in (False, True):
+        images = training_images(tmp_path, augment=replace(PLAIN, clip_boxes=clip))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mdpose_edge.train.data.random_view", lambda *_: view)
+            sample = images[0, 0]
+        assert isinstance(sample, Sample)
+        shown.append(sample)
+    assert len(shown[0].keypoints_xy) == 0 and len(shown[1].keypoints_xy) == 1
+    np.testing.assert_allclose(shown[1].keypoints_xy[0, 17], [15 * 5 / 320, (40 + 60) * 5 / 240], rtol=1e-4)
 
 
 def test_images_without_people_take_part_where_asked(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_counted_people_make_scores_expected_numbers(crude_people: Path, tmp_pat
     config = tiny_config(
         network=network, schedule=schedule, batch_size=8, negatives=True, count_weight=1.0, accumulate=2
     )
-    trained, spec = load_network(train(config, data, tmp_path / "run"))
+    trained, _ = load_network(train(config, data, tmp_path / "run"))
     numbers = []
     for name in ("000000000101", "000000000003", "000000000002"):  # 0, 1 and 3 people
         image = cv2.resize(cv2.imread(str(data / "train2017" / f"{name}.jpg")), (SMALL_PX, SMALL_PX))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.backbone import InputNormalization, _to_bgr, fold_batch_norm
+from mdpose_edge.families.backbone import InputNormalization, _to_bgr, fold_batch_norm, make_backbone
 from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.families.mdpose.network import (
     DeployedNetwork,
