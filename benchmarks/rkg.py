@@ -30,7 +30,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ class Conditions:
     start: str | None
     """A checkpoint to go on from; the network is then its own, whatever backbone, channels and head_convs say."""
 
-    def network(self, config: TrainConfig) -> tuple[MDPoseNetwork, ModelSpec]:
+    def network(self, config: TrainConfig) -> tuple[nn.Module, ModelSpec]:
         """Make the network of a run, the same each time."""
         if self.start is not None:
             return load_network(Path(self.start))
@@ -137,8 +137,13 @@ class Conditions:
         )
 
 
+def people(targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the losses take of a batch: keypoints, which of them are labelled, and who is no padding."""
+    return targets["keypoints_xy"], targets["labelled"], targets["person_mask"]
+
+
 def product_nll(
-    mixture: Mixture, batch: Batch, groups: KeypointGroups, epsilon: float
+    mixture: Mixture, targets: Mapping[str, Tensor], groups: KeypointGroups, epsilon: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Compute the loss from products of densities, and how many of them leave float32.
 
@@ -149,11 +154,11 @@ def product_nll(
         is beyond float32. All are of the plain product, whatever the epsilon.
     """
     losses, zero_products, zero_sums, swamped, overflow = [], [], [], [], []
-    for image, mask in enumerate(batch.person_mask):
+    for image, mask in enumerate(targets["person_mask"]):
         if not mask.any():
             continue
-        seen = batch.labelled[image, mask].repeat_interleave(2, dim=1)[..., None]
-        target = torch.where(seen, batch.keypoints_xy[image, mask].flatten(1)[..., None], 0.0)
+        seen = targets["labelled"][image, mask].repeat_interleave(2, dim=1)[..., None]
+        target = torch.where(seen, targets["keypoints_xy"][image, mask].flatten(1)[..., None], 0.0)
         mu, gamma = mixture.mu[image], mixture.gamma[image]
         density = torch.where(seen, torch.exp(-(target - mu).abs() / gamma) / (2 * gamma), 1.0)
         channels = [[2 * keypoint + axis for keypoint in group for axis in (0, 1)] for group in groups]
@@ -212,23 +217,23 @@ def run_setting(setting: Setting, conditions: Conditions, data: Path, out: Path)
 
 
 def _loss(
-    setting: Setting, network: MDPoseNetwork, spec: ModelSpec, batch: Batch, iteration: int, measure: bool
+    setting: Setting, network: nn.Module, spec: ModelSpec, batch: Batch, iteration: int, measure: bool
 ) -> tuple[Tensor, dict[str, float]]:
     mixture = _mixture(network, spec, batch)
     drawn_at = iteration if setting.grouping == "random" else 0
-    joints = batch.keypoints_xy.shape[2]
+    joints = batch.targets["keypoints_xy"].shape[2]
     groups = group_keypoints(joints, setting.group_size, torch.Generator().manual_seed(drawn_at))
     if setting.loss in EPSILONS:
-        return product_nll(mixture, batch, groups, EPSILONS[setting.loss])
+        return product_nll(mixture, batch.targets, groups, EPSILONS[setting.loss])
     shares: dict[str, float] = {}
     if measure:
         with torch.no_grad():
-            _, shares = product_nll(mixture, batch, groups, 0.0)
-    _, loss = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
+            _, shares = product_nll(mixture, batch.targets, groups, 0.0)
+    _, loss = group_nll(mixture, *people(batch.targets), groups)
     return loss, shares
 
 
-def _mixture(network: MDPoseNetwork, spec: ModelSpec, batch: Batch) -> Mixture:
+def _mixture(network: nn.Module, spec: ModelSpec, batch: Batch) -> Mixture:
     joints, constants = len(spec.keypoints.names), constants_of(spec)
     levels, extent = constants.levels, constants.coordinate_extent
     return mixture_from_heads(network(batch.images), levels, num_keypoints=joints, extent=extent)
@@ -247,15 +252,17 @@ def print_range(model: Path, data: Path, images: int) -> None:
             mixture = _mixture(network, spec, batch)
             leaves = [mixture.mu.requires_grad_(), mixture.gamma.requires_grad_()]
             for size, count in counts.items():
-                groups = group_keypoints(batch.keypoints_xy.shape[2], size, torch.Generator().manual_seed(iteration))
-                _, exact = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
+                groups = group_keypoints(
+                    batch.targets["keypoints_xy"].shape[2], size, torch.Generator().manual_seed(iteration)
+                )
+                _, exact = group_nll(mixture, *people(batch.targets), groups)
                 losses, shares = {"log": exact}, dict[str, float]()
                 for name, epsilon in EPSILONS.items():
-                    losses[name], shares = product_nll(mixture, batch, groups, epsilon)
+                    losses[name], shares = product_nll(mixture, batch.targets, groups, epsilon)
                 for name, loss in losses.items():
                     parts = (loss, *torch.autograd.grad(loss, leaves))
                     count[name] += not all(part.isfinite().all() for part in parts)
-                terms = int(batch.person_mask.sum()) * len(groups)
+                terms = int(batch.targets["person_mask"].sum()) * len(groups)
                 count["groups"] += terms
                 count["zero"] += round(shares["persons"] * terms)
                 count["beyond"] += round(shares["overflow"] * terms)

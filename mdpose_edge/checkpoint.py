@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdpose_edge.common.files import set_usual_mode, sync_to_disk
 from mdpose_edge.errors import CheckpointError
-from mdpose_edge.families.mdpose.network import MDPoseNetwork
-from mdpose_edge.spec import InputSpec, ModelSpec
+from mdpose_edge.families.registry import training_of
+from mdpose_edge.spec import ModelSpec
 
 STATE_PREFIX = "state/"
 """Tensors under this prefix resume a run (optimizer moments); the others are the network's."""
@@ -95,19 +95,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(spec, _widen(weights), state, progress, metadata.get("weights"))
 
 
-def load_network(path: Path) -> tuple[MDPoseNetwork, ModelSpec]:
-    """Rebuild the trained network of a checkpoint, in eval mode, with its auxiliary keypoint.
+def load_network(path: Path) -> tuple[nn.Module, ModelSpec]:
+    """Rebuild the trained network of a checkpoint, in eval mode, with all that training alone needs.
 
     Raises:
         CheckpointError: see `read_checkpoint`; or the tensors do not fit the network that the spec describes.
     """
     checkpoint = read_checkpoint(path)
-    network = MDPoseNetwork(checkpoint.spec, auxiliary_center=True)
+    network = training_of(checkpoint.spec.family).network(checkpoint.spec)
     load_weights(network, checkpoint.weights, str(path))
     return network.eval(), checkpoint.spec
 
 
-def load_weights(network: MDPoseNetwork, weights: Mapping[str, Tensor], where: str) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """Load weights strictly, naming what does not fit.
 
     Raises:
@@ -122,27 +122,6 @@ def load_weights(network: MDPoseNetwork, weights: Mapping[str, Tensor], where: s
                 where, expected=f"{expected} for {name}", got=got, do="give a checkpoint of the same network options"
             )
     network.load_state_dict(dict(weights))
-
-
-def for_input(weights: Mapping[str, Tensor], old: InputSpec, new: InputSpec) -> dict[str, Tensor]:
-    """Let a network take another input size: what it says of a person of so many pixels stays the same in pixels.
-
-    Head tensors are in units of the whole input (see docs/tensor-contract.md), so a person of the same pixels spans
-    another share of it. The last convolutions are scaled by the ratio: exactly for mu, for gamma where softplus is
-    near the exponential, which holds for small gamma.
-
-    Args:
-        weights: of a network trained at `old`.
-        old: its input.
-        new: the input to come.
-    """
-    ratio_xy = torch.tensor([old.width / new.width, old.height / new.height])
-    scaled = dict(weights)
-    ratio = ratio_xy.repeat(len(weights["head.mu.bias"]) // 2)
-    scaled["head.mu.weight"] = weights["head.mu.weight"] * _like(ratio, weights["head.mu.weight"])
-    scaled["head.mu.bias"] = weights["head.mu.bias"] * ratio
-    scaled["head.gamma.bias"] = weights["head.gamma.bias"] + ratio.log()
-    return scaled
 
 
 def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -119,15 +119,15 @@ class Artifacts:
 
     def reference(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
         """Give the network itself: images to head tensors."""
-        pytest.importorskip("torch", reason="the reference is torch's")
+        torch = pytest.importorskip("torch", reason="the reference is torch's")
         from mdpose_edge.checkpoint import load_network
-        from mdpose_edge.export.parity import reference_outputs
+        from mdpose_edge.train.predict import head_tensors
 
         network, spec = load_network(self.checkpoint())
 
         def run_network(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
             with single_threaded():
-                return reference_outputs(network, spec, images)
+                return head_tensors(network, spec, torch.from_numpy(images))
 
         return run_network
 

@@ -51,15 +51,14 @@ def models(
         (
             preset.name,
             "x".join(map(str, preset.input_wh)),
-            f"{preset.channels} x {preset.head_convs}",
-            f"{preset.components:,}",
+            ", ".join(f"{name} {value}" for name, value in preset.summary.items()),
             f"{preset.parameters / 1e6:.2f}",
             f"{preset.gflop:.1f}",
             *(f"{times[number][precision]:.1f}" for precision in precisions),
         )
         for number, preset in enumerate(presets)
     ]
-    columns = ("preset", "input", "head", "cells", "params, M", "GFLOP")
+    columns = ("preset", "input", "network", "params, M", "GFLOP")
     document: dict[str, Any] = {"presets": [vars(p) | {"ms": t} for p, t in zip(presets, times, strict=True)]}
     title = "per image"
     if precisions:

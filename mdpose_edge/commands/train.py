@@ -70,7 +70,16 @@ def train(
             def show(step: Progress) -> None:
                 report(step.iteration, step.iterations, _note(step))
 
-            outcome = run(settings, data, out, split=split, resume=_resume(resume), validation=validation, report=show)
+            outcome = run(
+                settings,
+                data,
+                out,
+                split=split,
+                resume=_resume(resume),
+                validation=validation,
+                report=show,
+                note=lambda sentence: typer.echo(sentence, err=True),
+            )
     except KeyboardInterrupt as stop:
         if _is_main():
             typer.echo(_interrupted(out / RESUME_FILE, saved=isinstance(stop, Interrupted)), err=True)

@@ -25,8 +25,7 @@ from mdpose_edge.spec import ModelSpec, Precision, Provenance
 
 if TYPE_CHECKING:
     import onnx
-
-    from mdpose_edge.families.mdpose.network import MDPoseNetwork
+    from torch import nn
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, the step now begun)."""
@@ -220,14 +219,14 @@ def _bundle_spec(
     )
 
 
-def _trace(network: MDPoseNetwork, spec: ModelSpec) -> onnx.ModelProto:
+def _trace(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     from mdpose_edge.export.onnx import check_onnx, to_onnx
 
     return check_onnx(to_onnx(network, spec), spec)
 
 
 def _verify(
-    network: MDPoseNetwork, bundle: Bundle, kind: Target, calibration: CalibrationSet | None, written: Written
+    network: nn.Module, bundle: Bundle, kind: Target, calibration: CalibrationSet | None, written: Written
 ) -> dict[str, Any]:
     """Hold the written graph against the network; the findings are the bundle's report."""
     from mdpose_edge.export.parity import calibration_images, check_fp16_range, compare_with_torch, parity_images

@@ -16,9 +16,10 @@ import onnx
 import onnx.version_converter
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from mdpose_edge.errors import ExportError
-from mdpose_edge.families.mdpose.network import DeployedNetwork, MDPoseNetwork
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
 
 OPSET = 17
@@ -31,8 +32,8 @@ RESIZE_SCALES, RESIZE_SIZES = 2, 3
 """Positions among the inputs of Resize."""
 
 
-def to_onnx(network: MDPoseNetwork, spec: ModelSpec) -> onnx.ModelProto:
-    """Trace a trained network as it is deployed: batch norms folded, the auxiliary keypoint cut, shapes static.
+def to_onnx(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    """Trace a trained network as it is deployed: batch norms folded, what training alone needs cut, shapes static.
 
     Args:
         network: in eval mode. Not modified.
@@ -45,7 +46,7 @@ def to_onnx(network: MDPoseNetwork, spec: ModelSpec) -> onnx.ModelProto:
             warnings.filterwarnings("ignore", message, DeprecationWarning)
         path = Path(directory, "traced.onnx")
         torch.onnx.export(
-            DeployedNetwork(network, spec).eval(),
+            training_of(spec.family).deployed(network, spec).eval(),
             (example,),
             path,
             input_names=[size.name],

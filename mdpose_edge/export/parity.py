@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.errors import EngineError, ExportError
-from mdpose_edge.families.mdpose.network import DeployedNetwork, MDPoseNetwork
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.runtimes.registry import default_engine, load_adapter
 from mdpose_edge.spec import InputSpec, ModelSpec
+from mdpose_edge.train.predict import head_tensors
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 """Largest error of an output, relative to its largest value, by precision.
@@ -41,12 +43,12 @@ OCTAVES = (4, 8, 16, 32, 64)
 
 
 def compare_with_torch(
-    network: MDPoseNetwork, bundle: Bundle, images: NDArray[np.uint8] | None = None, engine: str | None = None
+    network: nn.Module, bundle: Bundle, images: NDArray[np.uint8] | None = None, engine: str | None = None
 ) -> dict[str, Any]:
     """Run a bundle's graph and the network it came from on the same images.
 
-    The reference is the network as trained, before batch norms were folded and the auxiliary keypoint was cut, so that
-    these are checked too.
+    The reference is the network as trained, before batch norms were folded and what training alone needs was cut, so
+    that these are checked too.
 
     Args:
         network: in eval mode.
@@ -67,7 +69,7 @@ def compare_with_torch(
     try:
         with load_adapter(engine, bundle) as adapter:
             for chunk in np.split(images, len(images) // spec.input.batch):
-                found.append(_compare(adapter.infer(chunk), reference_outputs(network, spec, chunk), spec))
+                found.append(_compare(adapter.infer(chunk), head_tensors(network, spec, torch.from_numpy(chunk)), spec))
     except EngineError as error:
         raise ExportError(
             "the exported graph", expected=f"one that {engine} runs", got=f"its refusal: {error}", do="report this"
@@ -81,7 +83,7 @@ def compare_with_torch(
     }
 
 
-def check_fp16_range(network: MDPoseNetwork, spec: ModelSpec) -> float:
+def check_fp16_range(network: nn.Module, spec: ModelSpec) -> float:
     """Refuse a network whose activations come near the end of float16.
 
     The comparison on onnxruntime cannot tell: its CPU kernels round the weights to float16 but compute in float32.
@@ -96,7 +98,7 @@ def check_fp16_range(network: MDPoseNetwork, spec: ModelSpec) -> float:
     Raises:
         ExportError: it lacks the headroom.
     """
-    deployed = DeployedNetwork(network, spec).eval()
+    deployed = training_of(spec.family).deployed(network, spec).eval()
     peaks: list[float] = []
     for module in deployed.modules():
         if not any(module.children()):
@@ -140,19 +142,6 @@ def calibration_images(spec: InputSpec, inputs: NDArray[np.uint8]) -> NDArray[np
     """
     count = -(-INT8_IMAGES // spec.batch) * spec.batch
     return np.ascontiguousarray(inputs[np.arange(count) % len(inputs)])
-
-
-def reference_outputs(
-    network: MDPoseNetwork, spec: ModelSpec, images: NDArray[np.uint8]
-) -> dict[str, NDArray[np.float32]]:
-    """Give the head tensors of the trained network, without the auxiliary keypoint."""
-    coordinates = 2 * len(spec.keypoints.names)
-    with torch.inference_mode():
-        levels = network(torch.from_numpy(images))
-    tensors = [
-        tensor for level in levels for tensor in (level.o, level.mu[:, :coordinates], level.gamma[:, :coordinates])
-    ]
-    return {name: tensor.numpy() for name, tensor in zip(spec.outputs, tensors, strict=True)}
 
 
 def _compare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,13 +25,11 @@ class Preset:
 
     name: str
     """Of the file, without suffix."""
+    family: str
     backbone: str
     input_wh: tuple[int, int]
-    levels: int
-    channels: int
-    head_convs: int
-    components: int
-    """Of the mixture: the cells of all levels."""
+    summary: dict[str, str]
+    """What tells models of the family apart."""
     parameters: int
     """Of the exported network."""
     gflop: float
@@ -63,21 +60,20 @@ def describe(path: Path) -> Preset:
     torch = require("torch", extra="train", feature="counting parameters")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mdpose_edge.families.mdpose.heads import constants_of
-    from mdpose_edge.families.mdpose.network import MDPoseNetwork
+    from mdpose_edge.families.registry import training_of
 
     spec = _spec(path)
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network = MDPoseNetwork(spec).eval()
+    family = training_of(spec.family)
+    with torch.device("meta"):
+        network = family.deployed(family.network(spec), spec)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, spec.input.height, spec.input.width, 3, dtype=torch.uint8))
     return Preset(
         name=path.stem,
+        family=spec.family,
         backbone=str(spec.network["backbone"]),
         input_wh=(spec.input.width, spec.input.height),
-        levels=len(constants_of(spec).levels),
-        channels=int(spec.network["channels"]),
-        head_convs=int(spec.network["head_convs"]),
-        components=sum(math.prod(spec.cells(level.stride)) for level in constants_of(spec).levels),
+        summary=dict(family.summary(spec)),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         gflop=counter.get_total_flops() / 1e9,
     )
@@ -112,21 +108,22 @@ def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats
 
 def _spec(path: Path) -> ModelSpec:
     from mdpose_edge.datasets.keypoints import keypoint_set
-    from mdpose_edge.families.mdpose.network import make_spec
+    from mdpose_edge.families.registry import training_of
     from mdpose_edge.train.config import load_config
 
     config = load_config(path)
-    return make_spec(config.network, config.input.spec(), keypoint_set(config.data.keypoints or "coco17"))
+    keypoints = keypoint_set(config.data.keypoints or "coco17")
+    return training_of(config.family).make_spec(config.network, config.input.spec(), keypoints)
 
 
 def _random_checkpoint(path: Path, out: Path) -> Path:
     torch = require("torch", extra="export", feature="exporting a checkpoint")
     from mdpose_edge.checkpoint import save_checkpoint
-    from mdpose_edge.families.mdpose.network import MDPoseNetwork
+    from mdpose_edge.families.registry import training_of
 
     spec = _spec(path)
     torch.manual_seed(0)
-    save_checkpoint(out, spec, MDPoseNetwork(spec, auxiliary_center=True).state_dict())
+    save_checkpoint(out, spec, training_of(spec.family).network(spec).state_dict())
     return out
 
 

@@ -7,7 +7,8 @@ trains and exports. registry.py finds both by the family's name. CONTRIBUTING.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,12 @@ from mdpose_edge.families.mixture import PoseMixture
 from mdpose_edge.geometry import FrameGeometry
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import HeadSpec, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from mdpose_edge.spec import InputSpec, KeypointSpec
 
 T = TypeVar("T")
 
@@ -54,6 +61,114 @@ class MixtureDecoder(Decoder, Protocol):
         Raises:
             EngineError: as for decoding.
         """
+
+
+@dataclass(frozen=True)
+class People:
+    """The people whose centre a training view shows, in pixels of the network input."""
+
+    keypoints_xy: NDArray[np.float32]
+    """(P, K, 2), left and right traded where the view is mirrored."""
+    labelled: NDArray[np.bool_]
+    """(P, K): false, too, where the view does not show the keypoint."""
+    centers_xy: NDArray[np.float32]
+    """(P, 2), of the annotated boxes."""
+    boxes_xyxy: NDArray[np.float32]
+    """(P, 4), upright around the annotated boxes, cut at the view's edge."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one pass through the network comes to."""
+
+    parts: Mapping[str, Tensor]
+    """By the names in `Training.parts`: sums over the pass, whose own sum over `Training.count` is minimised."""
+    figures: Mapping[str, float]
+    """By the names in `Training.figures`, where they were asked for."""
+
+
+class Training(Protocol):
+    """What trainer and exporter ask of a family: `FAMILY` in its training.py."""
+
+    network_config: type[Any]
+    """Frozen dataclass: the table `network` of a configuration."""
+    loss_config: type[Any]
+    """Frozen dataclass: the table `loss`."""
+    parts: tuple[str, ...]
+    """Names of the loss's parts, columns of log.csv."""
+    figures: Mapping[str, tuple[str, ...]]
+    """Columns of log.csv for what else is worth watching, two at most by the title of their diagram."""
+
+    def make_spec(self, config: Any, input_spec: InputSpec, keypoints: KeypointSpec) -> ModelSpec:
+        """Return the spec of a network that is about to be trained.
+
+        Raises:
+            ConfigError: the options do not fit the keypoints or the input.
+        """
+
+    def check_loss(self, spec: ModelSpec, config: Any) -> None:
+        """Refuse options of the loss that do not fit the model.
+
+        Raises:
+            ConfigError: they do not.
+        """
+
+    def counts_everybody(self, config: Any) -> bool:
+        """Whether the loss says how many people there are.
+
+        Then people with a box and no keypoints take part, and images with a crowd, which nobody counted, do not.
+        """
+
+    def encode(self, people: People, spec: ModelSpec) -> Mapping[str, NDArray[Any]]:
+        """Return one image's targets, in a data worker; arrays are padded along their first axis to stack them."""
+
+    def network(self, spec: ModelSpec, loss: Any = None, *, pretrained: bool | str = False) -> nn.Module:
+        """Return a network whose forward takes (N, H, W, 3) uint8 BGR to outputs that `loss` and `heads` read.
+
+        Args:
+            spec: of the model; `spec.network` holds the options.
+            loss: what it is going to be trained by, where that decides how it begins.
+            pretrained: load the backbone's ImageNet weights; text names the file that holds them.
+
+        Raises:
+            ConfigError: there is no such backbone, it does not fit, or its weights cannot be had.
+        """
+
+    def count(self, targets: Mapping[str, Tensor]) -> int:
+        """Return how many people carry loss in a batch of targets."""
+
+    def loss(
+        self,
+        outputs: Any,
+        targets: Mapping[str, Tensor],
+        spec: ModelSpec,
+        config: Any,
+        generator: torch.Generator,
+        *,
+        measure: bool = False,
+    ) -> Loss:
+        """Return the loss of a pass.
+
+        Args:
+            outputs: what the network gave, of whatever float type autocast chose.
+            targets: of these images, as `encode` made them, stacked.
+            spec: of the model.
+            config: the table `loss`.
+            generator: the only source of chance; equal for all passes of an iteration.
+            measure: give `Loss.figures` too.
+        """
+
+    def heads(self, outputs: Any, spec: ModelSpec) -> tuple[Tensor, ...]:
+        """Return the spec's head tensors, in its order, of what the network gave."""
+
+    def deployed(self, network: nn.Module, spec: ModelSpec) -> nn.Module:
+        """Return a copy for export: images to the spec's head tensors as a tuple, batch norms folded, no gradients."""
+
+    def for_input(self, weights: Mapping[str, Tensor], old: InputSpec, new: InputSpec) -> dict[str, Tensor]:
+        """Return the weights for another input size, at which they say the same of a person of so many pixels."""
+
+    def summary(self, spec: ModelSpec) -> Mapping[str, str]:
+        """Return what tells models of the family apart, in a word or two each, by the name of a column."""
 
 
 def read_constants(spec: ModelSpec, cls: type[T]) -> T:

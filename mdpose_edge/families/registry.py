@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from mdpose_edge.errors import SpecError
-from mdpose_edge.families.base import Decoder
+from mdpose_edge.families.base import Decoder, Training
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
 FAMILIES = {"mdpose": "mdpose_edge.families.mdpose"}
@@ -52,3 +52,13 @@ def evaluation_options(spec: ModelSpec) -> DecodeSpec:
     """
     options: DecodeSpec = family_module(spec.family, "decode").EVALUATION
     return options
+
+
+def training_of(family: str) -> Training:
+    """Return what trains and exports models of a family; it imports torch.
+
+    Raises:
+        SpecError: this version has no such family.
+    """
+    training: Training = family_module(family, "training").FAMILY
+    return training

@@ -39,12 +39,12 @@ class TorchAdapter(CheckedAdapter):
     def __init__(self, checkpoint: Path, *, threads: int | None = None) -> None:
         _require_all()
         from mdpose_edge.checkpoint import load_network
-        from mdpose_edge.families.mdpose.network import DeployedNetwork
+        from mdpose_edge.families.registry import training_of
 
         network, spec = load_network(checkpoint)
         super().__init__(spec, checkpoint, threads)
         self._threads = threads
-        self._network: nn.Module = DeployedNetwork(network, spec).eval()
+        self._network: nn.Module = training_of(spec.family).deployed(network, spec).eval()
 
     @classmethod
     def of_layers(cls, spec: ModelSpec, layers: Layers) -> Self:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.families.base import People
 from mdpose_edge.preprocess import frame_geometry
 from mdpose_edge.spec import InputSpec, KeypointSpec
 from mdpose_edge.train.config import AugmentConfig
@@ -58,8 +59,7 @@ class Sample:
     """One augmented image; see data.Batch."""
 
     image: NDArray[np.uint8]
-    keypoints_xy: NDArray[np.float32]
-    labelled: NDArray[np.bool_]
+    people: People
 
 
 def random_view(
@@ -136,40 +136,45 @@ def warp_image(image: NDArray[np.uint8], view: View, input_spec: InputSpec, shru
     return np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.uint8)
 
 
-def warp_keypoints(
+def warp_people(
     keypoints: NDArray[np.float32],
-    centers_xy: NDArray[np.floating],
+    boxes_xywh: NDArray[np.floating],
     view: View,
     input_spec: InputSpec,
     spec: KeypointSpec,
     *,
-    center_suffices: bool = False,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map persons into the view and append the box centre as one keypoint more.
+    centers_xy: NDArray[np.floating] | None = None,
+    box_suffices: bool = False,
+) -> People:
+    """Map persons into the view.
 
     Args:
         keypoints: (P, K, 3) x, y in image pixels, and COCO's v.
-        centers_xy: (P, 2) box centres, image pixels.
+        boxes_xywh: (P, 4) image pixels.
         view: where the network looks.
         input_spec: the network input.
         spec: which keypoints trade places in a mirror.
-        center_suffices: keep people of whom the view shows the centre, but no labelled keypoint.
+        centers_xy: (P, 2) image pixels, or None for the middles of the boxes.
+        box_suffices: keep people of whom the view shows the centre, but no labelled keypoint.
 
     Returns:
-        (Q, K + 1, 2) input pixels and (Q, K + 1) labelled, of the Q persons whose centre and, as a rule, at least one
-        labelled keypoint the view shows. Keypoints outside the view count as unlabelled.
+        The persons whose centre and, as a rule, at least one labelled keypoint the view shows.
     """
-    points = _apply(view.matrix, np.concatenate([keypoints[:, :, :2], centers_xy[:, None]], axis=1))
-    labelled = np.concatenate([keypoints[:, :, 2] > 0, np.ones((len(keypoints), 1), bool)], axis=1)
-    inside = ((points >= 0) & (points < (input_spec.width, input_spec.height))).all(axis=2)
-    labelled &= inside
+    size = np.array((input_spec.width, input_spec.height))
+    centers = boxes_xywh[:, :2] + boxes_xywh[:, 2:] / 2 if centers_xy is None else centers_xy
+    points = _apply(view.matrix, np.concatenate([keypoints[:, :, :2], centers[:, None]], axis=1))
+    inside = np.asarray(((points >= 0) & (points < size)).all(axis=2))
+    points, centers, labelled = points[:, :-1], points[:, -1], (keypoints[:, :, 2] > 0) & inside[:, :-1]
     if view.flipped:
         order = np.arange(points.shape[1])
         for left, right in spec.flip_pairs:
             order[[left, right]] = right, left
         points, labelled = points[:, order], labelled[:, order]
-    shown = labelled[:, -1] & (labelled[:, :-1].any(axis=1) | center_suffices)
-    return points[shown].astype(np.float32), labelled[shown]
+    low, high = _warped_boxes(boxes_xywh, view)
+    boxes = np.concatenate([np.clip(low, 0, size), np.clip(high, 0, size)], axis=1)
+    shown = inside[:, -1] & (labelled.any(axis=1) | box_suffices)
+    points_shown, centers_shown, boxes_shown = (v[shown].astype(np.float32) for v in (points, centers, boxes))
+    return People(points_shown, labelled[shown], centers_shown, boxes_shown)
 
 
 def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: InputSpec) -> NDArray[np.float64]:
@@ -185,15 +190,20 @@ def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: In
     Returns:
         (P, 2) image pixels.
     """
-    low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
-    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
-    seen = _apply(view.matrix, corners.astype(np.float64))
-    low, high = seen.min(axis=1), seen.max(axis=1)
+    low, high = _warped_boxes(boxes_xywh, view)
     low_cut, high_cut = (np.clip(edge, 0, (input_spec.width, input_spec.height)) for edge in (low, high))
     area, area_cut = (np.prod(b - a, axis=1) for a, b in ((low, high), (low_cut, high_cut)))
     shown = (area_cut >= LEAST_SHOWN * area)[:, None]
     middle = np.where(shown, low_cut + high_cut, low + high) / 2
     return _apply(np.linalg.inv(view.matrix).astype(np.float64), middle)
+
+
+def _warped_boxes(boxes_xywh: NDArray[np.floating], view: View) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners (P, 2) of the upright boxes around mapped ones, input pixels."""
+    low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    seen = _apply(view.matrix, corners.astype(np.float64))
+    return seen.min(axis=1), seen.max(axis=1)
 
 
 def _rotation(rng: np.random.Generator, width: int, height: int, config: AugmentConfig) -> Matrix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import yaml
 
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.mdpose.network import NetworkConfig
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import InputSpec
 
 
@@ -118,23 +118,24 @@ class TrainConfig:
 
     input: InputConfig = field(default_factory=InputConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    family: str = "mdpose"
+    """Which kind of model: a name in families/registry.py."""
+    network: Any = None
+    """The family's own table of options (its `Training.network_config`); None takes all defaults."""
+    loss: Any = None
+    """Likewise (`Training.loss_config`)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     batch_size: int = 32
-    group_size: int = 3
-    """K_g: keypoints per random group (random keypoint grouping, RKG)."""
     pretrained: bool | str = True
     """Start the backbone from ImageNet weights, through timm; text names a .safetensors file that holds them."""
     init: str | None = None
-    """A checkpoint to start from; its network must be the same, its input size may differ."""
+    """A checkpoint to start from: what fits by name and shape is taken; its input size may differ."""
+    init_only: str | None = None
+    """Take only weights whose names begin so from `init`: "backbone." for the trunk alone, also of another family."""
     negatives: bool = False
-    """Images without people take part; the paper's loss says nothing of them, `count_weight` lets them count."""
-    count_weight: float = 0.0
-    """Weight of the count term, 0 for none (the paper): with rate sum(o), the Poisson likelihood of N people adds
-    sum(o) - N log sum(o) for each image. Above 0, people with a box alone take part by its centre, and images with a
-    crowd, which nobody counted, are left out."""
+    """Images without people take part; the paper's loss says nothing of them, `loss.count_weight` lets them count."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the network. "auto": bf16 where the device computes in it, else fp32."""
@@ -148,7 +149,7 @@ class TrainConfig:
     compile: bool = False
     """Run the network through torch.compile."""
     log_every: int = 20
-    """Iterations between looks at the GPU and at the naive likelihood's underflow, and between flushes of log.csv."""
+    """Iterations between looks at the GPU and at the family's own figures, and between flushes of log.csv."""
     checkpoint_every: int = 1000
     """Iterations between checkpoints to resume from."""
     eval_every: int = 0
@@ -158,10 +159,14 @@ class TrainConfig:
     tensorboard: bool = False
     """Write scalars and pictures for TensorBoard (the extra `watch`)."""
     divergence: float = 10.0
-    """The run stops as diverged when its mean loss is so many nats above that of its start."""
+    """The run stops as diverged when its mean loss is so far above that of its start; nats where it is a likelihood."""
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "group_size", "accumulate", "log_every", "checkpoint_every"):
+        training = training_of(self.family)
+        for key, kind in (("network", training.network_config), ("loss", training.loss_config)):
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, kind())
+        for key in ("batch_size", "accumulate", "log_every", "checkpoint_every"):
             _at_least(key, getattr(self, key), 1)
         for key in ("workers", "eval_every", "picture_every"):
             _at_least(key, getattr(self, key), 0)
@@ -175,11 +180,14 @@ class TrainConfig:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError("ema", expected="a number between 0 and 1, or null", got=str(self.ema), do="change it")
         _above_zero("divergence", self.divergence)
-        _in_range("count_weight", self.count_weight, 0.0, 100.0)
+        if self.init_only is not None and self.init is None:
+            raise ConfigError(
+                "init_only", expected="a checkpoint under init", got="none", do="name one, or leave it out"
+            )
         _in_range("seed", self.seed, 0, 2**32 - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data, as YAML and JSON write it."""
+        """Return plain data, as YAML and JSON write it."""
         return asdict(self)
 
 
@@ -207,7 +215,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def read_config(data: Mapping[str, Any], where: str) -> TrainConfig:
     """Build a configuration from plain data, strictly."""
-    return read_dataclass(TrainConfig, data, where=where, error=ConfigError, defaults=True)
+    config = read_dataclass(TrainConfig, data, where=where, error=ConfigError, defaults=True)
+    training = training_of(config.family)
+    tables = {
+        key: read_dataclass(kind, data[key], where=where, error=ConfigError, defaults=True, path=key)
+        for key, kind in (("network", training.network_config), ("loss", training.loss_config))
+        if data.get(key) is not None
+    }
+    return replace(config, **tables)
 
 
 def _override(data: Any, override: str) -> None:

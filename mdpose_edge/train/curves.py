@@ -38,28 +38,31 @@ class Panel:
 
 
 _PANELS = (
-    Panel("loss (nats)", ("loss",)),
+    Panel("loss", ("loss",)),
     Panel("learning rate", ("lr",), log=True),
     Panel("gradient norm before clipping", ("grad_norm",), log=True),
     Panel("images per second", ("images_per_s",)),
     Panel("share of time", ("data_wait", "gpu_use"), legend=("data wait", "GPU use")),
-    Panel("share of naive underflow", ("underflow", "underflow_persons"), legend=("components", "persons")),
 )
 _EVALUATION = Panel("accuracy on the validation split", ("AP", "AP50"), legend=("AP", "AP50"))
 
 
-def draw_curves(log: Rows, evaluations: Rows) -> NDArray[np.uint8]:
+def draw_curves(
+    log: Rows, evaluations: Rows, figures: Mapping[str, tuple[str, ...]] | None = None
+) -> NDArray[np.uint8]:
     """Draw a run.
 
     Args:
         log: lines of log.csv.
         evaluations: lines of eval.csv; without any, their panel is left out.
+        figures: columns of the log that get a panel of their own, by its title.
 
     Returns:
         (H, W, 3) uint8 BGR: a panel for each quantity over the iterations. A thin line is the log, a thick one its
         running mean; of two curves the first is blue, the second vermilion, as the legend says.
     """
-    drawn = [_draw_panel(panel, log) for panel in _PANELS]
+    own = (Panel(title, columns, legend=columns) for title, columns in (figures or {}).items())
+    drawn = [_draw_panel(panel, log) for panel in (*_PANELS, *own)]
     if evaluations:
         drawn.insert(1, _draw_panel(_EVALUATION, evaluations))
     return _tiled(drawn)

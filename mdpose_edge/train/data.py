@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,8 +19,9 @@ from mdpose_edge.datasets.coco import CocoImage, CocoSplit
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import InputSpec, ModelSpec
-from mdpose_edge.train.augment import Sample, clipped_centers, random_view, reduction, warp_image, warp_keypoints
+from mdpose_edge.train.augment import Sample, clipped_centers, random_view, reduction, warp_image, warp_people
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.mosaic import joined, mosaic_tiles
 from mdpose_edge.train.pixels import change_pixels
@@ -27,33 +29,42 @@ from mdpose_edge.train.pixels import change_pixels
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with up to P persons each; J keypoints, the last of them the box centre."""
+    """B images with up to P persons each."""
 
     images: Tensor
     """(B, H, W, 3) uint8, BGR."""
     keypoints_xy: Tensor
-    """(B, P, J, 2) in the coordinate frame of the head tensors, [0, coordinate_extent)."""
+    """(B, P, K, 2) pixels of the input: what is known of the people, whatever the family makes of it."""
     labelled: Tensor
-    """(B, P, J) bool."""
-    person_mask: Tensor
-    """(B, P) bool: false where a row is padding."""
+    """(B, P, K) bool; all false where a row is padding."""
+    targets: Mapping[str, Tensor]
+    """The family's own, the batch first: see `families.base.Training.encode`."""
 
     def to(self, device: torch.device) -> Batch:
         """Move to a device."""
-        move = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__}
-        return Batch(**move)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def parts(self, count: int) -> list[Batch]:
         """Cut into equal parts; `count` divides B."""
-        pieces = zip(*(getattr(self, name).chunk(count) for name in self.__dataclass_fields__), strict=True)
-        return [Batch(*piece) for piece in pieces]
+        return [self._map(lambda tensor, part=part: tensor.chunk(count)[part]) for part in range(count)]  # type: ignore[misc]
 
     def pin_memory(self) -> Batch:
         """Pin host memory, as DataLoader asks for."""
-        return Batch(**{name: getattr(self, name).pin_memory() for name in self.__dataclass_fields__})
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        targets = {name: change(tensor) for name, tensor in self.targets.items()}
+        return Batch(change(self.images), change(self.keypoints_xy), change(self.labelled), targets)
 
 
-class TrainingImages(Dataset["Sample | MdposeError"]):
+class Example(NamedTuple):
+    """One augmented image with its targets."""
+
+    sample: Sample
+    targets: Mapping[str, NDArray[Any]]
+
+
+class TrainingImages(Dataset["Example | MdposeError"]):
     """Augmented images; the key (position, index) decides all of the chance in a sample.
 
     An image that cannot be used gives its error instead of raising it: DataLoader would rebuild the exception of a
@@ -74,9 +85,10 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
                 got=", ".join(data.keypoint_names),
                 do="give data of the same keypoint set",
             )
-        self.counts = config.count_weight > 0
+        self.family = training_of(config.family)
+        self.counts = self.family.counts_everybody(config.loss)
         trainable = _per_image(_trainable(data.keypoints, data.iscrowd), data)
-        self.indices = np.flatnonzero(_images_to_take(data, config, trainable))
+        self.indices = np.flatnonzero(_images_to_take(data, trainable, negatives=config.negatives, counts=self.counts))
         if not trainable[self.indices].any():
             raise DataError(
                 str(data.annotation_file),
@@ -88,13 +100,14 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | MdposeError:
+    def __getitem__(self, key: tuple[int, int]) -> Example | MdposeError:
         """Decode and augment image `index` as the `position`-th sample of the run."""
         position, index = key
         try:
-            return self._sample(np.random.default_rng([self.config.seed, position]), int(self.indices[index]))
+            sample = self._sample(np.random.default_rng([self.config.seed, position]), int(self.indices[index]))
         except MdposeError as error:
             return error
+        return Example(sample, self.family.encode(sample.people, self.spec))
 
     def _sample(self, rng: np.random.Generator, row: int) -> Sample:
         augment, input_spec = self.config.augment, self.spec.input
@@ -104,14 +117,10 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
             view = joined([self._view(rng, one, tile.spec) for one, tile in zip(rows, tiles, strict=True)], tiles)
         else:
             view = self._view(rng, row, input_spec)
-        image = change_pixels(rng, view.image, view.keypoints_xy, view.labelled, augment)
-        to_extent = constants_of(self.spec).coordinate_extent / np.array(
-            [input_spec.width, input_spec.height], np.float32
-        )
-        return Sample(image, view.keypoints_xy * to_extent, view.labelled)
+        return Sample(change_pixels(rng, view.image, view.people, augment), view.people)
 
     def _view(self, rng: np.random.Generator, row: int, input_spec: InputSpec) -> Sample:
-        """Take a view of one image; keypoints in pixels of the view."""
+        """Take a view of one image; its people in pixels of the view."""
         persons, augment = self.data.persons(row), self.config.augment
         keep = ~persons.iscrowd if self.counts else _trainable(persons.keypoints, persons.iscrowd)
         boxes = persons.boxes_xywh[keep]
@@ -122,10 +131,16 @@ class TrainingImages(Dataset["Sample | MdposeError"]):
         image, shrunk = _read(record, reduction(view, (record.width, record.height)))
         if augment.clip_boxes:
             centers = clipped_centers(boxes, view, input_spec)
-        points, labelled = warp_keypoints(
-            persons.keypoints[keep], centers, view, input_spec, self.spec.keypoints, center_suffices=self.counts
+        people = warp_people(
+            persons.keypoints[keep],
+            boxes,
+            view,
+            input_spec,
+            self.spec.keypoints,
+            centers_xy=centers,
+            box_suffices=self.counts,
         )
-        return Sample(warp_image(image, view, input_spec, shrunk), points, labelled)
+        return Sample(warp_image(image, view, input_spec, shrunk), people)
 
 
 class RunSampler(Sampler[list[tuple[int, int]]]):
@@ -166,23 +181,29 @@ class RunSampler(Sampler[list[tuple[int, int]]]):
             yield batch
 
 
-def collate(outcomes: list[Sample | MdposeError]) -> Batch | MdposeError:
-    """Stack samples, padding persons to the most in any; where there is an error, pass on the first."""
-    samples = []
+def collate(outcomes: list[Example | MdposeError]) -> Batch | MdposeError:
+    """Stack images and targets, padded along their first axis; where there is an error, pass on the first."""
+    examples = []
     for outcome in outcomes:
         if isinstance(outcome, MdposeError):
             return outcome
-        samples.append(outcome)
-    most = max(1, *(len(s.keypoints_xy) for s in samples))
-    joints = samples[0].keypoints_xy.shape[1]
-    keypoints = np.zeros((len(samples), most, joints, 2), np.float32)
-    labelled = np.zeros((len(samples), most, joints), bool)
-    mask = np.zeros((len(samples), most), bool)
-    for i, sample in enumerate(samples):
-        count = len(sample.keypoints_xy)
-        keypoints[i, :count], labelled[i, :count], mask[i, :count] = sample.keypoints_xy, sample.labelled, True
-    images = np.stack([sample.image for sample in samples])
-    return Batch(*map(torch.from_numpy, (images, keypoints, labelled, mask)))
+        examples.append(outcome)
+    people = [example.sample.people for example in examples]
+    targets = {name: _stacked([example.targets[name] for example in examples]) for name in examples[0].targets}
+    return Batch(
+        torch.from_numpy(np.stack([example.sample.image for example in examples])),
+        _stacked([one.keypoints_xy for one in people]),
+        _stacked([one.labelled for one in people]),
+        targets,
+    )
+
+
+def _stacked(arrays: list[NDArray[Any]]) -> Tensor:
+    """Stack arrays (n, ...) whose first axes differ: what they lack is zero, and one row is the least."""
+    stacked = np.zeros((len(arrays), max(1, *map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(stacked)
 
 
 def training_batches(
@@ -212,7 +233,7 @@ def training_batches(
         sampler = RunSampler(
             len(images), config.batch_size, config.seed, start, config.schedule.iterations, rank=rank, ranks=ranks
         )
-        loader: DataLoader[Sample | MdposeError] = DataLoader(
+        loader: DataLoader[Example | MdposeError] = DataLoader(
             images,
             batch_sampler=sampler,
             collate_fn=collate,
@@ -229,13 +250,15 @@ def training_batches(
     return batches
 
 
-def _images_to_take(data: CocoSplit, config: TrainConfig, trainable: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _images_to_take(
+    data: CocoSplit, trainable: NDArray[np.int64], *, negatives: bool, counts: bool
+) -> NDArray[np.bool_]:
     """Say which images train: those of people with keypoints, and what the configuration adds to or takes from them."""
     people, crowds = _per_image(~data.iscrowd, data), _per_image(data.iscrowd, data)
     taken = trainable > 0
-    if config.negatives:
+    if negatives:
         taken |= (people == 0) & (crowds == 0)
-    if config.count_weight:
+    if counts:
         taken = (taken | (people > 0)) & (crowds == 0)
     return taken
 

@@ -12,19 +12,9 @@ from typing_extensions import Self
 
 from mdpose_edge.common.files import write_whole
 
-LOG_COLUMNS = (
-    "iteration",
-    "loss",
-    "grad_norm",
-    "lr",
-    "images_per_s",
-    "data_wait",
-    "gpu_use",
-    "underflow",
-    "underflow_persons",
-)
-"""Of log.csv, a line an iteration. data_wait and gpu_use are shares in [0, 1]; the last three are empty where nobody
-looked, and the last two are explained in underflow.py."""
+LOG_COLUMNS = ("iteration", "loss", "grad_norm", "lr", "images_per_s", "data_wait", "gpu_use")
+"""Of log.csv, a line an iteration; the loss's parts and the family's own figures follow. data_wait and gpu_use are
+shares in [0, 1]; gpu_use and the figures are empty where nobody looked."""
 
 
 class CsvLog:

@@ -1,7 +1,7 @@
 """The training loop: exact resume, however many processes, and a record that can be watched.
 
-Everything random is a function of (seed, iteration): the sampler, the augmentation of each image and the keypoint
-groups. A run that is killed therefore resumes on the curve that it would have drawn, and several processes draw the
+Everything random is a function of (seed, iteration): the sampler, the augmentation of each image and what the family's
+loss draws. A run that is killed therefore resumes on the curve that it would have drawn, and several processes draw the
 curve of one, up to rounding.
 """
 
@@ -17,18 +17,17 @@ from typing import Literal
 import torch
 import yaml
 
-from mdpose_edge.checkpoint import for_input, load_weights, read_checkpoint
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
-from mdpose_edge.families.mdpose.loss import group_keypoints
-from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
-from mdpose_edge.spec import KeypointSpec, ModelSpec
+from mdpose_edge.families.registry import training_of
+from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.distributed import World, joined_world
 from mdpose_edge.train.signals import Interrupted, StopSignal
+from mdpose_edge.train.start import begin
 from mdpose_edge.train.state import (
     CONFIG_FILE,
     LOG_FILE,
@@ -56,6 +55,7 @@ def train(
     resume: bool | Literal["auto"] = False,
     validation: Validation | None = None,
     report: Callable[[Progress], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a model, in the processes that torchrun started or in this one.
 
@@ -68,6 +68,7 @@ def train(
         resume: go on from last.safetensors in `out`; "auto" does so where there is one, and starts otherwise.
         validation: what to evaluate on every `config.eval_every` iterations and at the end.
         report: called after each iteration, in the main process.
+        note: called with a sentence on what was taken from `config.init`, in the main process.
 
     Returns:
         The finished model, `out`/model.safetensors; or `out`/last.safetensors where a SIGTERM ended the run early.
@@ -80,7 +81,7 @@ def train(
         TrainingError: the loss is not finite or has diverged, or another process failed.
     """
     with joined_world() as world, StopSignal() as wish, ExitStack() as stack:
-        run = _Run(config, data_dir, out, split, resume, validation, world, stack)
+        run = _Run(config, data_dir, out, split, resume, validation, world, stack, note)
         if world.is_main:
             run.watch = stack.enter_context(Watch(config, out, run.start, world.device, report))
         return run.go(wish)
@@ -99,14 +100,16 @@ class _Run:
         validation: Validation | None,
         world: World,
         stack: ExitStack,
+        note: Callable[[str], None] | None,
     ) -> None:
         self.config, self.out, self.world = config, out, world
         self.watch: Watch | None = None
         resumes = _resumes(out, resume, world)
         with world.together():
             keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
-            self.spec = make_spec(config.network, config.input.spec(), keypoints)
-            _check_group_size(self.spec, config.group_size)
+            self.family = training_of(config.family)
+            self.spec = self.family.make_spec(config.network, config.input.spec(), keypoints)
+            self.family.check_loss(self.spec, config.loss)
             _check_flips(self.spec.keypoints, config.augment.flip_prob)
             world.share_of(config.batch_size, config.accumulate)
             batches_from = training_batches(config, self.spec, data_dir, split, rank=world.rank, ranks=world.size)
@@ -114,7 +117,7 @@ class _Run:
             if validation is not None and config.eval_every:
                 self.validator = Validator(validation, self.spec, world, config.workers, config.data.format)
             torch.manual_seed(config.seed)
-            network = _network(config, self.spec, is_start=world.is_main and not resumes)
+            network = begin(config, self.spec, is_start=world.is_main and not resumes, note=note)
         world.synchronise(network)
         network = network.to(world.device).to(memory_format=torch.channels_last)
         self.stepper = Stepper(config, self.spec, network, world, out / RESUME_FILE)
@@ -139,7 +142,7 @@ class _Run:
                 return self._stop(iteration, stops)
             is_due = (iteration + 1) % self.config.log_every == 0
             measures = is_due and self.world.is_main
-            step = self.stepper.step(iteration, batch, persons, measure_underflow=measures)
+            step = self.stepper.step(iteration, batch, persons, measure=measures)
             seconds = time.perf_counter() - begin
             self._conclude(iteration, step, self.config.batch_size / seconds, waited / seconds, batch)
         with self.world.together():
@@ -161,7 +164,7 @@ class _Run:
             self.world.raise_together(error)
             raise
         asked = [float(wish.asked == number) for number in (signal.SIGINT, signal.SIGTERM)]
-        persons, interrupts, terms, failures = self.world.sum([float(batch.person_mask.sum()), *asked, 0.0])
+        persons, interrupts, terms, failures = self.world.sum([float(self.family.count(batch.targets)), *asked, 0.0])
         if failures:
             self.world.raise_together(None)
         return batch, int(persons), signal.SIGINT if interrupts else signal.SIGTERM if terms else None
@@ -229,26 +232,6 @@ def _resumes(out: Path, resume: bool | Literal["auto"], world: World) -> bool:
         return b"1" if goes_on else b"0"
 
     return world.from_main(decide) == b"1"
-
-
-def _network(config: TrainConfig, spec: ModelSpec, *, is_start: bool) -> MDPoseNetwork:
-    """Build the network; only one that starts the run takes up weights: the others are given them."""
-    if not is_start:  # neither `init` nor the hub need be in reach
-        return MDPoseNetwork(spec, auxiliary_center=True)
-    if config.init is None:
-        network = MDPoseNetwork(spec, auxiliary_center=True, pretrained=config.pretrained)
-        if config.count_weight:
-            network.expect_one_person(spec)
-        return network
-    network = MDPoseNetwork(spec, auxiliary_center=True)
-    start = read_checkpoint(Path(config.init))
-    load_weights(network, for_input(start.weights, start.spec.input, spec.input), config.init)
-    return network
-
-
-def _check_group_size(spec: ModelSpec, group_size: int) -> None:
-    """Refuse, before anything is written, what `group_keypoints` would refuse at the first iteration."""
-    group_keypoints(len(spec.keypoints.names) + 1, group_size, torch.Generator())
 
 
 def _check_flips(keypoints: KeypointSpec, flip_prob: float) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mdpose_edge.families.base import People
 from mdpose_edge.spec import InputSpec
 from mdpose_edge.train.augment import Sample
 
@@ -37,5 +40,10 @@ def joined(views: Sequence[Sample], tiles: Sequence[Tile]) -> Sample:
     image = np.empty((*size, 3), np.uint8)
     for view, tile in zip(views, tiles, strict=True):
         image[tile.top : tile.top + tile.spec.height, tile.left : tile.left + tile.spec.width] = view.image
-    points = [v.keypoints_xy + np.array([t.left, t.top], np.float32) for v, t in zip(views, tiles, strict=True)]
-    return Sample(image, np.concatenate(points), np.concatenate([view.labelled for view in views]))
+    moved = [_moved(view.people, np.array([t.left, t.top], np.float32)) for view, t in zip(views, tiles, strict=True)]
+    return Sample(image, People(*(np.concatenate(arrays) for arrays in zip(*moved, strict=True))))
+
+
+def _moved(people: People, by_xy: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    boxes = people.boxes_xyxy + np.tile(by_xy, 2)
+    return people.keypoints_xy + by_xy, people.labelled, people.centers_xy + by_xy, boxes

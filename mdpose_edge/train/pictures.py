@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mdpose_edge.draw import contact_sheet, draw_poses
-from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
@@ -25,7 +24,7 @@ def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArr
     """Paint the first images of a batch in pairs: labelled keypoints left, the decoded poses right.
 
     Args:
-        network: an MDPoseNetwork; its mode and statistics are left as they are.
+        network: in training; its mode and statistics are left as they are.
         spec: its spec, whose thresholds decide what is a pose.
         batch: augmented images with their persons, on the CPU.
 
@@ -39,18 +38,15 @@ def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArr
         image = batch.images[index].numpy()
         with in_eval_mode(network):
             heads = head_tensors(network, spec, batch.images[index : index + 1].to(device))
-        cells.append(draw_poses(image, _truth(batch, index, spec), spec.keypoints))
+        cells.append(draw_poses(image, _truth(batch, index), spec.keypoints))
         cells.append(draw_poses(image, decode(heads, WHOLE_INPUT), spec.keypoints, sigma=True))
     titles = ["truth", "prediction, sigma as ellipses"] * (len(cells) // 2)
     return contact_sheet(cells, 4, (CELL_PX, round(CELL_PX * spec.input.height / spec.input.width)), titles)
 
 
-def _truth(batch: Batch, index: int, spec: ModelSpec) -> Poses:
+def _truth(batch: Batch, index: int) -> Poses:
     """Give the persons of an image in pixels of the input, NaN where a keypoint is not labelled."""
-    persons = batch.person_mask[index]
-    count = len(spec.keypoints.names)
-    to_px = torch.tensor([spec.input.width, spec.input.height]) / constants_of(spec).coordinate_extent
-    points = batch.keypoints_xy[index, persons, :count] * to_px
-    seen = batch.labelled[index, persons, :count, None]
-    keypoints_xy = torch.where(seen, points, torch.nan).numpy()
+    seen = batch.labelled[index]
+    persons = seen.any(dim=1)
+    keypoints_xy = torch.where(seen[persons, :, None], batch.keypoints_xy[index, persons], torch.nan).numpy()
     return Poses(keypoints_xy, np.ones(len(keypoints_xy), np.float32), np.zeros_like(keypoints_xy))

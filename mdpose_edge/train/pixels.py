@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.families.base import People
 from mdpose_edge.train.config import AugmentConfig
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE_DEG = 0.25, 0.35, 0.5, 12.0
@@ -25,8 +26,7 @@ HIDDEN = (0.15, 0.5)
 def change_pixels(
     rng: np.random.Generator,
     image: NDArray[np.uint8],
-    keypoints_xy: NDArray[np.float32],
-    labelled: NDArray[np.bool_],
+    people: People,
     config: AugmentConfig,
 ) -> NDArray[np.uint8]:
     """Change the pixels of a view as chance decides.
@@ -34,12 +34,11 @@ def change_pixels(
     Args:
         rng: the only source of chance.
         image: (H, W, 3), BGR.
-        keypoints_xy: (P, J, 2) px of the people in it.
-        labelled: (P, J).
+        people: in it.
         config: the probabilities.
     """
-    if _drawn(rng, config.erase_prob) and len(keypoints_xy):
-        image = _hide(rng, image, keypoints_xy, labelled)
+    if _drawn(rng, config.erase_prob) and len(people.centers_xy):
+        image = _hide(rng, image, people)
     if _drawn(rng, config.colour_prob):
         image = _recolour(rng, image)
     if _drawn(rng, config.grey_prob):
@@ -86,12 +85,11 @@ def _darken(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.ui
     return np.clip(dark + noise, 0, 255).astype(np.uint8)
 
 
-def _hide(
-    rng: np.random.Generator, image: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], labelled: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
+def _hide(rng: np.random.Generator, image: NDArray[np.uint8], people: People) -> NDArray[np.uint8]:
     """Cover part of one person with a piece of the picture from elsewhere, or with one colour."""
-    person = int(rng.integers(len(keypoints_xy)))
-    points = keypoints_xy[person][labelled[person]]
+    person = int(rng.integers(len(people.centers_xy)))
+    seen = people.keypoints_xy[person][people.labelled[person]]
+    points = np.concatenate([seen, people.centers_xy[person, None]])
     low, high = points.min(axis=0), points.max(axis=0)
     size = np.maximum((high - low) * rng.uniform(*HIDDEN, 2), 4)
     corner = low + rng.random(2) * (high - low - size)

@@ -1,4 +1,4 @@
-"""The network in training as the decoder sees it: head tensors by name, without the auxiliary keypoint."""
+"""The network in training as the decoder sees it: head tensors by name, without what training alone needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
 
 
@@ -28,15 +29,13 @@ def head_tensors(network: nn.Module, spec: ModelSpec, images: Tensor) -> dict[st
     """Run a network in eval mode and float32.
 
     Args:
-        network: an MDPoseNetwork.
+        network: in training, or rebuilt by `load_network`.
         spec: its spec.
         images: (N, H, W, 3) uint8 BGR, on the network's device.
 
     Returns:
         The head tensors by the names in `spec.outputs`, as an exported graph gives them.
     """
-    channels = 2 * len(spec.keypoints.names)
     with torch.no_grad():
-        levels = network(images)
-    tensors = [tensor for head in levels for tensor in (head.o, head.mu[:, :channels], head.gamma[:, :channels])]
+        tensors = training_of(spec.family).heads(network(images), spec)
     return {name: tensor.float().cpu().numpy() for name, tensor in zip(spec.outputs, tensors, strict=True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdpose_edge.errors import TrainingError
-from mdpose_edge.families.mdpose.heads import constants_of
-from mdpose_edge.families.mdpose.loss import (
-    KeypointGroups,
-    Mixture,
-    count_nll,
-    group_keypoints,
-    group_nll,
-    mixture_from_heads,
-)
-from mdpose_edge.families.mdpose.network import MDPoseNetwork
-from mdpose_edge.families.mdpose.underflow import Underflow, underflow_ratio
+from mdpose_edge.families.base import Loss
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch
@@ -39,12 +31,14 @@ class Step:
     """What one update was."""
 
     loss: float
-    """Mean over the persons of the global batch, and the images' count terms over their number."""
+    """Of the global batch, over the persons who carry it."""
     norm: float
     """Of the gradient, before clipping."""
     rate: float
-    underflow: Underflow | None
-    """Of this process's first pass, where it was asked for."""
+    parts: Mapping[str, float]
+    """Of the loss, by the family's names for them."""
+    figures: Mapping[str, float]
+    """The family's own, of this process's first pass, where they were asked for."""
 
 
 class Stepper:
@@ -59,9 +53,10 @@ class Stepper:
     """
 
     def __init__(
-        self, config: TrainConfig, spec: ModelSpec, network: MDPoseNetwork, world: World, resume_file: Path
+        self, config: TrainConfig, spec: ModelSpec, network: nn.Module, world: World, resume_file: Path
     ) -> None:
         self.config, self.spec, self.network, self.world = config, spec, network, world
+        self.family = training_of(spec.family)
         self.resume_file = resume_file
         self.optimizer = make_optimizer(network, config.optimizer)
         self.dtype = compute_dtype(config.precision, world.device)
@@ -76,14 +71,14 @@ class Stepper:
         """What an evaluation looks at and the finished model holds: the averaged network where there is one."""
         return self.network if self.average is None else self.average.module
 
-    def step(self, iteration: int, batch: Batch, persons: int, *, measure_underflow: bool = False) -> Step:
+    def step(self, iteration: int, batch: Batch, persons: int, *, measure: bool = False) -> Step:
         """Do one update.
 
         Args:
-            iteration: from 0; decides learning rate and keypoint groups.
+            iteration: from 0; decides learning rate and chance.
             batch: this process's part of the global batch.
             persons: who carry loss in the global batch.
-            measure_underflow: look at the naive likelihood as well.
+            measure: ask for the family's own figures as well.
 
         Raises:
             TrainingError: loss or gradient is not finite, or torch.compile fails.
@@ -91,7 +86,7 @@ class Stepper:
         rate = learning_rate(iteration, self.config.optimizer.lr, self.config.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, underflow = self.gradients(iteration, batch, persons, measure_underflow=measure_underflow)
+        loss, parts, figures = self.gradients(iteration, batch, persons, measure=measure)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm).item()
         self._check_finite(iteration, loss, norm)
@@ -99,49 +94,42 @@ class Stepper:
         self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return Step(loss, norm, rate, underflow)
+        return Step(loss, norm, rate, parts, figures)
 
     def gradients(
-        self, iteration: int, batch: Batch, persons: int, *, measure_underflow: bool = False
-    ) -> tuple[float, Underflow | None]:
-        """Leave the gradient of the global batch's mean loss in the parameters (scaled by the scaler); give that loss.
+        self, iteration: int, batch: Batch, persons: int, *, measure: bool = False
+    ) -> tuple[float, dict[str, float], Mapping[str, float]]:
+        """Leave the gradient of the global batch's loss in the parameters (scaled by the scaler).
 
-        The mean is over the persons of the global batch, not of a part: each part's mean enters by its share of them.
+        The loss is a sum over passes and processes, divided by the persons of the global batch, not of a part.
         DistributedDataParallel averages over processes, hence the factor `world.size`.
+
+        Returns:
+            The loss, its parts, and the family's own figures; see Step.
         """
-        groups = group_keypoints(batch.keypoints_xy.shape[2], self.config.group_size, self._generator(iteration))
         self.optimizer.zero_grad(set_to_none=True)
-        total, underflow = 0.0, None
-        parts = batch.parts(self.config.accumulate)
-        for index, part in enumerate(parts):
-            share = int(part.person_mask.sum()) / max(persons, 1)
-            part = part.to(self.world.device)
-            with self._gradients_sent(is_last=index == len(parts) - 1):
-                loss, counts, mixture = self._loss(part, groups)
-                objective = loss * (share * self.world.size) + counts * (self.world.size / max(persons, 1))
-                self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
-            total += loss.item() * share + counts.item() / max(persons, 1)
-            if measure_underflow and index == 0:
-                underflow = underflow_ratio(mixture, part.keypoints_xy, part.labelled, part.person_mask, groups)
-        return self.world.sum([total])[0], underflow
+        total, parts, figures = 0.0, dict.fromkeys(self.family.parts, 0.0), dict[str, float]()
+        passes = batch.parts(self.config.accumulate)
+        for index, one in enumerate(passes):
+            one = one.to(self.world.device)
+            with self._gradients_sent(is_last=index == len(passes) - 1):
+                found = self._loss(iteration, one, measure=measure and index == 0)
+                loss = torch.stack(list(found.parts.values())).sum() / max(persons, 1)
+                self.scaler.scale(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+            for name, part in found.parts.items():
+                parts[name] += part.item() / max(persons, 1)
+            figures |= found.figures
+        total, *sums = self.world.sum([total, *parts.values()])
+        return total, dict(zip(parts, sums, strict=True)), figures
 
-    def _loss(self, part: Batch, groups: KeypointGroups) -> tuple[torch.Tensor, torch.Tensor, Mixture]:
-        """Give the mean loss of the part's persons, the sum of its images' count terms, and the mixture."""
+    def _loss(self, iteration: int, one: Batch, *, measure: bool) -> Loss:
         with self._autocast():
-            heads = self._heads(part.images)
-        mixture = mixture_from_heads(
-            heads,
-            constants_of(self.spec).levels,
-            num_keypoints=len(self.spec.keypoints.names),
-            extent=constants_of(self.spec).coordinate_extent,
-        )
-        loss = group_nll(mixture, part.keypoints_xy, part.labelled, part.person_mask, groups)[1]
-        if not self.config.count_weight:
-            return loss, loss.new_zeros(()), mixture
-        counts = count_nll([o for o, _, _ in heads], part.person_mask.sum(dim=1)).sum()
-        return loss, self.config.count_weight * counts, mixture
+            outputs = self._outputs(one.images)
+        generator = self._generator(iteration)
+        return self.family.loss(outputs, one.targets, self.spec, self.config.loss, generator, measure=measure)
 
-    def _heads(self, images: torch.Tensor) -> Any:
+    def _outputs(self, images: torch.Tensor) -> Any:
         try:
             return self.forward(images)
         except TorchDynamoException as error:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from typing_extensions import Self
 
 from mdpose_edge.common.optional import available
 from mdpose_edge.datasets.images import write_image
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.board import Board
 from mdpose_edge.train.config import TrainConfig
@@ -68,6 +70,9 @@ class Watch:
         report: Callable[[Progress], None] | None,
     ) -> None:
         self.config, self.out, self.device, self.report = config, out, device, report
+        family = training_of(config.family)
+        self._diagrams = family.figures
+        self._figure_names = tuple(chain.from_iterable(family.figures.values()))
         rows = read_csv(out / LOG_FILE, below=start)
         evaluations = read_csv(out / EVAL_FILE, below=start + 1) if start else []
         self.health = LossWatch(config.divergence, (float(row["loss"]) for row in rows))
@@ -79,7 +84,9 @@ class Watch:
             self.board = Board(out / BOARD_FOLDER, start) if config.tensorboard else None
             if self.board is not None:
                 stack.callback(self.board.close)
-            self.log = stack.enter_context(CsvLog(out / LOG_FILE, LOG_COLUMNS, rows))
+            self.log = stack.enter_context(
+                CsvLog(out / LOG_FILE, (*LOG_COLUMNS, *family.parts, *self._figure_names), rows)
+            )
             self.evaluations = stack.enter_context(CsvLog(out / EVAL_FILE, EVAL_COLUMNS, evaluations))
             self._stack = stack.pop_all()
 
@@ -96,11 +103,12 @@ class Watch:
             "images_per_s": images_per_s,
             "data_wait": data_wait,
             "gpu_use": self._gpu_use if is_due else None,
-            "underflow": None if step.underflow is None else step.underflow.components,
-            "underflow_persons": None if step.underflow is None else step.underflow.persons,
+            **step.parts,
+            **{name: step.figures.get(name) for name in self._figure_names},
         }
-        forms = (".9g", ".6g", ".6g", ".1f", ".3f", ".2f", ".6g", ".6g")
-        fields = (shown(value, form) for value, form in zip(values.values(), forms, strict=True))
+        forms = (".9g", ".6g", ".6g", ".1f", ".3f", ".2f")
+        padded = (*forms, *[".6g"] * (len(values) - len(forms)))
+        fields = (shown(value, form) for value, form in zip(values.values(), padded, strict=True))
         self.log.add(str(iteration), *fields)
         if is_due:
             self.log.flush()
@@ -135,7 +143,8 @@ class Watch:
     def draw(self) -> None:
         """Draw the curves of the run so far."""
         self.log.flush()
-        write_image(self.out / CURVES_FILE, draw_curves(read_csv(self.out / LOG_FILE), read_csv(self.out / EVAL_FILE)))
+        curves = draw_curves(read_csv(self.out / LOG_FILE), read_csv(self.out / EVAL_FILE), self._diagrams)
+        write_image(self.out / CURVES_FILE, curves)
 
     def __enter__(self) -> Self:
         return self

@@ -125,6 +125,15 @@ def group_nll(
     Raises:
         ValueError: the keypoints of the groups, the targets and the mixture are not the same.
     """
+    nll = person_nll(mixture, keypoints_xy, labelled, person_mask, groups)
+    per_person = nll.new_zeros(person_mask.shape).masked_scatter(person_mask, nll)
+    return per_person, nll.sum() / max(len(nll), 1)
+
+
+def person_nll(
+    mixture: Mixture, keypoints_xy: Tensor, labelled: Tensor, person_mask: Tensor, groups: KeypointGroups
+) -> Tensor:
+    """Return the loss of the N persons that are not masked, (N,), image by image; arguments as of `group_nll`."""
     grouped = list(chain.from_iterable(groups))
     if not sorted(grouped) == list(range(keypoints_xy.shape[2])) == list(range(mixture.mu.shape[1] // 2)):
         raise ValueError(
@@ -133,7 +142,7 @@ def group_nll(
         )
     seen = labelled[person_mask]
     target = torch.where(seen[..., None], keypoints_xy[person_mask], 0.0)  # what is not labelled may be NaN
-    nll = _GroupNLL.apply(
+    nll: Tensor = _GroupNLL.apply(
         mixture.log_pi,
         _split_axes(mixture.mu),
         _split_axes(mixture.gamma),
@@ -142,8 +151,7 @@ def group_nll(
         person_mask.sum(dim=1).tolist(),
         groups,
     )
-    per_person = nll.new_zeros(person_mask.shape).masked_scatter(person_mask, nll)
-    return per_person, nll.sum() / max(len(nll), 1)
+    return nll
 
 
 def count_nll(logits: Sequence[Tensor], counts: Tensor) -> Tensor:

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from benchmarks import occlusion, rkg
-from benchmarks.rkg import EPSILONS, SETTINGS, SHARES, draw_results, findings, outcome, product_nll
+from benchmarks.rkg import EPSILONS, SETTINGS, SHARES, draw_results, findings, outcome, people, product_nll
 from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.families.mdpose.loss import Mixture, group_keypoints, group_nll
 from mdpose_edge.train.curves import LINES
-from mdpose_edge.train.data import Batch
 from tests.artifacts import Artifacts
 
 BUDGET = [
@@ -25,7 +24,7 @@ BUDGET = [
 ]  # fmt: skip
 
 
-def problem(gamma: float) -> tuple[Mixture, Batch]:
+def problem(gamma: float) -> tuple[Mixture, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     shape = (2, 36, 21)
     mixture = Mixture(
@@ -36,7 +35,7 @@ def problem(gamma: float) -> tuple[Mixture, Batch]:
     points = torch.rand(2, 3, 18, 2, generator=generator) * 5
     labelled = torch.rand(2, 3, 18, generator=generator) < 0.8
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    return mixture, Batch(torch.empty(0), points, labelled, mask)
+    return mixture, {"keypoints_xy": points, "labelled": labelled, "person_mask": mask}
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS.values(), ids=EPSILONS)
@@ -45,7 +44,7 @@ def test_the_naive_product_is_the_same_loss_where_nothing_underflows(group_size:
     mixture, batch = problem(gamma=2.0)
     groups = group_keypoints(18, group_size, torch.Generator().manual_seed(1))
     naive, shares = product_nll(mixture, batch, groups, epsilon)
-    _, exact = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, groups)
+    _, exact = group_nll(mixture, *people(batch), groups)
     assert naive.item() == pytest.approx(exact.item(), rel=1e-3)
     assert shares == dict.fromkeys(SHARES, 0.0)
 
@@ -58,7 +57,7 @@ def test_large_groups_of_sharp_densities_underflow_and_only_there() -> None:
     }
     assert shares[1]["components"] < shares[3]["components"] < shares[18]["components"]
     assert shares[18]["persons"] == shares[18]["swamped"] == 1.0
-    log_space, _ = group_nll(mixture, batch.keypoints_xy, batch.labelled, batch.person_mask, (tuple(range(18)),))
+    log_space, _ = group_nll(mixture, *people(batch), (tuple(range(18)),))
     assert torch.isfinite(log_space).all()
 
 
@@ -122,7 +121,8 @@ def test_a_nan_is_told_with_its_reason(last: dict[str, float], words: str) -> No
 def test_sharp_densities_of_large_groups_leave_float32_at_its_upper_end() -> None:
     """The paper's NaN: 36 densities of 12.5 are 3e39, and float32 ends at 3.4e38."""
     points = torch.rand(1, 1, 18, 2, generator=torch.Generator().manual_seed(0)) * 5
-    batch = Batch(torch.empty(0), points, torch.ones(1, 1, 18, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool))
+    seen = torch.ones(1, 1, 18, dtype=torch.bool)
+    batch = {"keypoints_xy": points, "labelled": seen, "person_mask": seen[..., 0]}
     mu = points.flatten(1)[..., None].requires_grad_()
     mixture = Mixture(torch.zeros(1, 1), mu, torch.full((1, 36, 1), 0.04))
     overflow, finite = {}, {}

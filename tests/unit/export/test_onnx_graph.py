@@ -61,7 +61,8 @@ def test_the_format_is_one_that_old_parsers_read(graph: onnx.ModelProto) -> None
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv2_100"])
 def test_padding_is_part_of_each_convolution_whatever_its_kind(backbone: str, tmp_path: Path) -> None:
     import torch
-    from mdpose_edge.train.checkpoint import load_network
+
+    from mdpose_edge.checkpoint import load_network
 
     onnxruntime = pytest.importorskip("onnxruntime")
     network, spec = load_network(write_random_checkpoint(tmp_path / "model.safetensors", backbone=backbone))

@@ -102,7 +102,7 @@ def test_a_difference_is_refused_by_the_name_of_its_output(
 
 def test_a_graph_that_the_engine_refuses_is_an_export_error(artifacts: Artifacts, network: MDPoseNetwork) -> None:
     bundle = open_bundle(artifacts.bundle("onnx"))
-    other = Bundle(bundle.path, replace(bundle.spec, outputs=("o_p3",)))
+    other = Bundle(bundle.path, replace(bundle.spec, heads=bundle.spec.heads[:1]))
     with pytest.raises(ExportError, match=r"one that onnxruntime runs, got its refusal: .*graph and spec disagree"):
         compare_with_torch(network, other)
 

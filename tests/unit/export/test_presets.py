@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mdpose_edge.cli import app
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.export.presets import describe, measure_ms, preset_files
-from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
+from mdpose_edge.families.mdpose.network import DeployedNetwork, MDPoseNetwork, NetworkConfig, make_spec
 from mdpose_edge.spec import InputSpec
 from tests.artifacts import single_threaded
 
@@ -31,10 +31,11 @@ def tiny(folder: Path) -> Path:
 def test_counts_are_those_of_the_network(tmp_path: Path) -> None:
     found = describe(tiny(tmp_path))
     config = NetworkConfig(backbone="test_resnet", channels=16, head_convs=2)
-    network = MDPoseNetwork(make_spec(config, InputSpec(64, 64)))
+    spec = make_spec(config, InputSpec(64, 64))
+    network = DeployedNetwork(MDPoseNetwork(spec, auxiliary_center=True), spec)
     assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
-    assert found.components == 64 + 16 + 4
-    assert (found.name, found.input_wh, found.channels, found.head_convs) == ("tiny", (64, 64), 16, 2)
+    assert (found.name, found.family, found.input_wh) == ("tiny", "mdpose", (64, 64))
+    assert found.summary == {"head": "16 x 2", "cells": "84"}
     # Two more 3x3 convolutions of 16 channels in the head: multiplications and additions, over all cells.
     (tmp_path / "deeper.yaml").write_text(TINY.replace("head_convs: 2", "head_convs: 4"))
     deeper = describe(tmp_path / "deeper.yaml")
@@ -45,7 +46,7 @@ def test_counts_are_those_of_the_network(tmp_path: Path) -> None:
 def test_the_papers_model_has_the_papers_size() -> None:
     (path,) = [path for path in preset_files() if path.stem == "dla34_736"]
     found = describe(path)
-    assert (found.components, found.input_wh) == (11_109, (736, 736))
+    assert (found.summary["cells"], found.input_wh) == ("11,109", (736, 736))
     assert found.parameters / 1e6 == pytest.approx(21.5, abs=0.1)
     assert found.gflop == pytest.approx(175.5, abs=0.5)
 

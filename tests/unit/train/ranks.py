@@ -61,8 +61,8 @@ def gradients(world: World, data: Path, *, accumulate: int, freeze_statistics: b
     stepper = Stepper(config, spec, network, world, data / "none")
     network.train(not freeze_statistics)
     batch = next(training_batches(config, spec, data, "train", rank=world.rank, ranks=world.size)(0))
-    persons = round(world.sum([float(batch.person_mask.sum())])[0])
-    loss, _ = stepper.gradients(0, batch, persons)
+    persons = round(world.sum([float(batch.targets["person_mask"].sum())])[0])
+    loss, *_ = stepper.gradients(0, batch, persons)
     named = {name: p.grad.numpy().copy() for name, p in network.named_parameters() if p.grad is not None}
     running = {name: b.numpy().copy() for name, b in network.named_buffers() if "running" in name}
     return {"loss": np.array(loss), "persons": np.array(persons), **named, **running}

@@ -26,7 +26,7 @@ from mdpose_edge.train.augment import (
     random_view,
     reduction,
     warp_image,
-    warp_keypoints,
+    warp_people,
 )
 from mdpose_edge.train.config import AugmentConfig
 
@@ -35,6 +35,8 @@ INPUT = InputSpec(192, 256)
 NONE = AugmentConfig(rotation_prob=0, expand_prob=0, crop_prob=0, flip_prob=0)
 EVERYTHING = AugmentConfig(rotation_prob=1, expand_prob=1, crop_prob=1, flip_prob=0.5)
 CENTERS = np.array([[160.0, 120.0]], np.float32)
+BOXES = np.array([[150.0, 110.0, 20.0, 20.0]], np.float32)
+"""Around CENTERS."""
 CORNERS = np.array([[0, 0], [320, 0], [0, 240], [320, 240]], np.float64)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -149,11 +151,12 @@ def test_keypoints_land_on_what_they_mark() -> None:
         keypoints = np.zeros((1, 17, 3), np.float32)
         keypoints[0, 9] = *(marker + 0.5), 2
         view = view_of(seed, EVERYTHING)
-        points, labelled = warp_keypoints(keypoints, CENTERS, view, INPUT, COCO_KEYPOINTS)
+        people = warp_people(keypoints, BOXES, view, INPUT, COCO_KEYPOINTS)
+        points, labelled = people.keypoints_xy, people.labelled
         if not len(points):
             continue
         index = 10 if view.flipped else 9  # a mirrored left wrist is a right one
-        assert labelled[0, :-1].nonzero()[0].tolist() == [index]
+        assert labelled[0].nonzero()[0].tolist() == [index]
         x, y = points[0, index]
         if not (15 < x < 241 and 15 < y < 177):
             continue  # the dot may be cut by the edge of the view
@@ -172,6 +175,11 @@ def test_outside_takes_the_mean_colour() -> None:
     assert np.abs(warp_image(image, view, INPUT).astype(int) - (15, 30, 45)).max() <= 1
 
 
+def around(centers_xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Boxes (P, 4) of 20 px, x, y, w, h, around centres."""
+    return np.column_stack([centers_xy - 10, np.full_like(centers_xy, 20)])
+
+
 def persons(*rows: tuple[float, float, int]) -> NDArray[np.float32]:
     """One person for each row: all keypoints at x, y with the same v."""
     return np.stack([np.tile(np.float32(row), (17, 1)) for row in rows])
@@ -181,17 +189,25 @@ def test_only_persons_with_centre_and_a_labelled_keypoint_in_view_remain() -> No
     people = persons((100, 100, 2), (100, 100, 0), (400, 100, 2), (100, 100, 1), (100, 100, 2))
     people[4, 0, :2] = -5, 100
     centers = np.float32([[100, 100], [100, 100], [100, 100], [100, 100], [330, 100]])
-    points, labelled = warp_keypoints(people, centers, view_of(0, NONE), INPUT, COCO_KEYPOINTS)
-    assert len(points) == 2  # the first, and the fourth: v = 1 counts as labelled
-    assert points.shape == (2, 18, 2) and labelled.all()
-    np.testing.assert_allclose(points[:, 17], [[80, 80], [80, 80]])
+    found = warp_people(people, around(centers), view_of(0, NONE), INPUT, COCO_KEYPOINTS)
+    # The first, and the fourth: v = 1 counts as labelled.
+    assert found.keypoints_xy.shape == (2, 17, 2) and found.labelled.all()
+    np.testing.assert_allclose(found.centers_xy, [[80, 80], [80, 80]])
+    np.testing.assert_allclose(found.boxes_xyxy, [[72, 72, 88, 88]] * 2)
+
+
+def test_a_box_is_cut_at_the_edge_of_the_view() -> None:
+    boxes = np.float32([[280, 200, 60, 100]])
+    view, everyone = view_of(0, NONE), persons((300, 220, 2))
+    found = warp_people(everyone, boxes, view, INPUT, COCO_KEYPOINTS, centers_xy=np.float32([[300, 220]]))
+    np.testing.assert_allclose(found.boxes_xyxy, [[224, 160, 256, 192]])
 
 
 def test_keypoints_outside_the_view_count_as_unlabelled() -> None:
     people = persons((100, 100, 2))
     people[0, 3, :2] = -1, 100
     people[0, 4, :2] = 320, 100  # the right edge belongs to the outside
-    _, labelled = warp_keypoints(people, CENTERS, view_of(0, NONE), INPUT, COCO_KEYPOINTS)
+    labelled = warp_people(people, BOXES, view_of(0, NONE), INPUT, COCO_KEYPOINTS).labelled
     assert (~labelled[0]).nonzero()[0].tolist() == [3, 4]
 
 
@@ -199,7 +215,8 @@ def test_mirror_swaps_left_and_right_and_nothing_else() -> None:
     people = persons((0, 0, 2))
     people[0, :, 0] = np.arange(17) + 1
     people[0, 5, 2] = 0  # left shoulder
-    points, labelled = warp_keypoints(people, CENTERS, View(np.eye(3), True), INPUT, COCO_KEYPOINTS)
+    found = warp_people(people, BOXES, View(np.eye(3), True), INPUT, COCO_KEYPOINTS)
+    points, labelled = found.keypoints_xy, found.labelled
     swapped = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
     np.testing.assert_array_equal(points[0, :17, 0], np.array(swapped) + 1)
     assert (~labelled[0]).nonzero()[0].tolist() == [6]
@@ -208,10 +225,10 @@ def test_mirror_swaps_left_and_right_and_nothing_else() -> None:
 
 
 def test_image_without_persons_gives_none() -> None:
-    nobody = np.zeros((0, 17, 3), np.float32), np.zeros((0, 2), np.float32)
-    view = random_view(np.random.default_rng(0), FRAME_WH, nobody[1], INPUT, EVERYTHING)
-    points, labelled = warp_keypoints(*nobody, view, INPUT, COCO_KEYPOINTS)
-    assert points.shape == (0, 18, 2) and labelled.shape == (0, 18)
+    nobody = np.zeros((0, 17, 3), np.float32), np.zeros((0, 4), np.float32)
+    view = random_view(np.random.default_rng(0), FRAME_WH, nobody[1][:, :2], INPUT, EVERYTHING)
+    found = warp_people(*nobody, view, INPUT, COCO_KEYPOINTS)
+    assert found.keypoints_xy.shape == (0, 17, 2) and found.labelled.shape == (0, 17)
 
 
 def smooth_image(width: int, height: int) -> NDArray[np.uint8]:

@@ -140,7 +140,7 @@ def test_a_set_that_cannot_be_mirrored_is_trained_without_flips_only(
 ) -> None:
     half = tmp_path / "half.yaml"
     half.write_text("{names: [nose, left_eye], flips: [], skeleton: [], sigmas: [0.026, 0.025]}")
-    code, _, err = train("--keypoints", half, "--set", f"augment.flip_prob={flip_prob}", "--set", "group_size=1")
+    code, _, err = train("--keypoints", half, "--set", f"augment.flip_prob={flip_prob}", "--set", "loss.group_size=1")
     assert code == (2 if flip_prob else 0), err
     if flip_prob:
         assert "augment.flip_prob: expected 0, as left_eye would be mislabelled" in err

@@ -61,7 +61,7 @@ def test_recipes_of_the_paper_build_their_networks(name: str, parameters: float,
         network = MDPoseNetwork(spec, auxiliary_center=True)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.02)
     assert sum(math.prod(spec.head_shape(head)) for head in spec.heads if head.channels == 1) == components
-    assert config.pretrained is True and (config.batch_size, config.group_size) == (32, 3)
+    assert config.pretrained is True and (config.batch_size, config.loss.group_size) == (32, 3)
 
 
 def test_paper_configuration_states_every_key_and_is_the_default() -> None:
@@ -92,8 +92,10 @@ def test_paper_configuration_states_every_key_and_is_the_default() -> None:
         pytest.param("ema: 1", "ema: expected a number between 0 and 1, or null, got 1", id="no averaging"),
         pytest.param("eval_every: -1", "eval_every: expected at least 0, got -1", id="negative period"),
         pytest.param("divergence: 0", "divergence: expected a number above 0", id="no divergence"),
-        pytest.param("count_weight: -1", r"count_weight: expected a number in \[0, 100\]", id="negative count"),
-        pytest.param("group_size: 0", "group_size: expected at least 1, got 0", id="no group"),
+        pytest.param(
+            "loss: {count_weight: -1}", r"loss.count_weight: expected a number in \[0, 100\]", id="negative count"
+        ),
+        pytest.param("loss: {group_size: 0}", "loss.group_size: expected at least 1, got 0", id="no group"),
         pytest.param("workers: -1", "workers: expected at least 0, got -1", id="negative workers"),
         pytest.param("seed: -1", r"seed: expected a number in \[0, 4294967295\]", id="negative seed"),
         pytest.param("schedule: {iterations: 0}", r"schedule\.iterations: expected at least 1", id="no iterations"),

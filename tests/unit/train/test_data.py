@@ -17,10 +17,12 @@ import torch
 from mdpose_edge.datasets.coco import load_split
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import DataError, InputError
+from mdpose_edge.families.base import People
 from mdpose_edge.families.mdpose.network import make_spec
-from mdpose_edge.train.augment import AugmentConfig, View, warp_image
+from mdpose_edge.families.mdpose.training import LossConfig
+from mdpose_edge.train.augment import AugmentConfig, Sample, View, warp_image
 from mdpose_edge.train.config import ScheduleConfig, TrainConfig
-from mdpose_edge.train.data import Batch, RunSampler, Sample, TrainingImages, collate, training_batches
+from mdpose_edge.train.data import Batch, Example, RunSampler, TrainingImages, collate, training_batches
 from tests.unit.tiny_coco import document, person, unlabelled, write_split
 from tests.unit.train.crude_people import SMALL_PX, tiny_config
 
@@ -37,8 +39,11 @@ def batches(config: TrainConfig, data: Path, start: int = 0, count: int = 4) -> 
 def assert_equal(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second) > 0
     for a, b in zip(first, second, strict=True):
-        for name in ("images", "keypoints_xy", "labelled", "person_mask"):
+        for name in ("images", "keypoints_xy", "labelled"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
+        assert a.targets.keys() == b.targets.keys()
+        for name, target in a.targets.items():
+            assert torch.equal(target, b.targets[name]), name
 
 
 def training_images(data: Path, **changes: Any) -> TrainingImages:
@@ -66,21 +71,24 @@ def test_sampler_that_starts_late_goes_on_where_another_was(start: int) -> None:
 
 def test_batches_hold_what_they_say(crude_people: Path) -> None:
     for batch in batches(tiny_config(schedule=LONG), crude_people):
-        persons = batch.person_mask.shape[1]
+        targets = batch.targets
+        persons = targets["person_mask"].shape[1]
         assert batch.images.shape == (4, SMALL_PX, SMALL_PX, 3) and batch.images.dtype == torch.uint8
-        assert batch.keypoints_xy.shape == (4, persons, 18, 2) and batch.keypoints_xy.dtype == torch.float32
-        assert batch.labelled.shape == (4, persons, 18) and batch.labelled.dtype == torch.bool
-        seen = batch.keypoints_xy[batch.labelled]
+        assert targets["keypoints_xy"].shape == (4, persons, 18, 2) and targets["keypoints_xy"].dtype == torch.float32
+        assert targets["labelled"].shape == (4, persons, 18) and targets["labelled"].dtype == torch.bool
+        seen = targets["keypoints_xy"][targets["labelled"]]
         assert len(seen) and (seen >= 0).all() and (seen < 5).all()
-        assert not batch.labelled[~batch.person_mask].any()
+        assert not targets["labelled"][~targets["person_mask"]].any()
+        assert torch.allclose(batch.keypoints_xy * 5 / SMALL_PX, targets["keypoints_xy"][:, :, :17])
+        assert torch.equal(batch.labelled, targets["labelled"][:, :, :17])
 
 
 def test_coordinates_span_the_extent_on_both_axes(crude_people: Path) -> None:
     images = training_images(crude_people, augment=PLAIN)
     sample = images[0, 3]
-    assert isinstance(sample, Sample)
+    assert isinstance(sample, Example)
     truth = images.data.persons(3).keypoints[:, :, :2] * (5 / 160, 5 / 120)
-    np.testing.assert_allclose(sample.keypoints_xy[:, :17], truth, rtol=1e-5)
+    np.testing.assert_allclose(sample.targets["keypoints_xy"][:, :17], truth, rtol=1e-5)
 
 
 def test_late_start_gives_the_same_batches(crude_people: Path) -> None:
@@ -96,8 +104,8 @@ def test_workers_change_nothing(crude_people: Path) -> None:
 
 def test_another_seed_gives_other_views_of_the_same_image(crude_people: Path) -> None:
     one, two = (training_images(crude_people, seed=seed)[0, 3] for seed in (1, 2))
-    assert isinstance(one, Sample) and isinstance(two, Sample)
-    assert not np.array_equal(one.image, two.image)
+    assert isinstance(one, Example) and isinstance(two, Example)
+    assert not np.array_equal(one.sample.image, two.sample.image)
 
 
 def test_run_ends_after_its_iterations(crude_people: Path) -> None:
@@ -107,17 +115,20 @@ def test_run_ends_after_its_iterations(crude_people: Path) -> None:
 
 
 def test_collate_pads_persons() -> None:
-    def sample(persons: int) -> Sample:
-        points = np.full((persons, 18, 2), persons, np.float32)
-        return Sample(np.full((4, 4, 3), persons, np.uint8), points, np.ones((persons, 18), bool))
+    def example(persons: int) -> Example:
+        points = np.full((persons, 17, 2), persons, np.float32)
+        people = People(points, np.ones((persons, 17), bool), points[:, 0], np.zeros((persons, 4), np.float32))
+        targets = {"person_mask": np.ones(persons, bool), "map": np.full((4, 4), persons, np.float32)}
+        return Example(Sample(np.full((4, 4, 3), persons, np.uint8), people), targets)
 
-    batch = collate([sample(2), sample(0), sample(3)])
+    batch = collate([example(2), example(0), example(3)])
     assert isinstance(batch, Batch)
-    assert batch.person_mask.tolist() == [[True, True, False], [False] * 3, [True] * 3]
-    assert torch.equal(batch.labelled, batch.person_mask[:, :, None].expand(3, 3, 18))
+    assert batch.targets["person_mask"].tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    assert torch.equal(batch.labelled, batch.targets["person_mask"][:, :, None].expand(3, 3, 17))
     assert torch.equal(batch.keypoints_xy[0, :, 0, 0], torch.tensor([2.0, 2.0, 0.0]))
-    empty = collate([sample(0), sample(0)])
-    assert isinstance(empty, Batch) and empty.person_mask.tolist() == [[False], [False]]
+    assert batch.targets["map"].shape == (3, 4, 4)
+    empty = collate([example(0), example(0)])
+    assert isinstance(empty, Batch) and empty.targets["person_mask"].tolist() == [[False], [False]]
 
 
 def test_only_images_with_trainable_people_are_drawn(tmp_path: Path) -> None:
@@ -126,18 +137,23 @@ def test_only_images_with_trainable_people_are_drawn(tmp_path: Path) -> None:
     images = training_images(tmp_path, augment=PLAIN)
     assert [images.data.images[row].id for row in images.indices] == [1, 4]
     sample = images[0, 1]
-    assert isinstance(sample, Sample) and sample.keypoints_xy.shape == (1, 18, 2)
-    np.testing.assert_allclose(sample.keypoints_xy[0, 17], [(20 + 45) * 5 / 320, (40 + 45) * 5 / 240], rtol=1e-5)
+    assert isinstance(sample, Example)
+    assert sample.targets["keypoints_xy"].shape == (1, 18, 2)
+    center = sample.targets["keypoints_xy"][0, 17]
+    np.testing.assert_allclose(center, [(20 + 45) * 5 / 320, (40 + 45) * 5 / 240], rtol=1e-5)
 
 
 def test_mosaic_shows_several_images_at_a_part_of_their_size(crude_people: Path) -> None:
     augment = replace(PLAIN, mosaic=2, mosaic_prob=1.0)
     sample, again = (training_images(crude_people, augment=augment)[5, 3] for _ in range(2))
-    assert isinstance(sample, Sample) and isinstance(again, Sample) and np.array_equal(sample.image, again.image)
+    assert isinstance(sample, Example) and isinstance(again, Example)
+    assert np.array_equal(sample.sample.image, again.sample.image)
     plain = training_images(crude_people, augment=PLAIN)[5, 3]
-    assert isinstance(plain, Sample) and len(sample.keypoints_xy) >= len(plain.keypoints_xy) + 3
-    np.testing.assert_allclose(sample.keypoints_xy[: len(plain.keypoints_xy)], plain.keypoints_xy / 2, rtol=1e-4)
-    halves = sample.keypoints_xy > 2.5
+    assert isinstance(plain, Example)
+    points, plain_points = sample.targets["keypoints_xy"], plain.targets["keypoints_xy"]
+    assert len(points) >= len(plain_points) + 3
+    np.testing.assert_allclose(points[: len(plain_points)], plain_points / 2, rtol=1e-4)
+    halves = points > 2.5
     assert (halves == halves[:, :1]).all()  # nobody reaches into another tile
 
 
@@ -150,10 +166,10 @@ def test_person_cut_off_is_told_of_where_asked(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mdpose_edge.train.data.random_view", lambda *_: view)
             sample = images[0, 0]
-        assert isinstance(sample, Sample)
-        shown.append(sample)
-    assert len(shown[0].keypoints_xy) == 0 and len(shown[1].keypoints_xy) == 1
-    np.testing.assert_allclose(shown[1].keypoints_xy[0, 17], [15 * 5 / 320, (40 + 60) * 5 / 240], rtol=1e-4)
+        assert isinstance(sample, Example)
+        shown.append(sample.targets["keypoints_xy"])
+    assert len(shown[0]) == 0 and len(shown[1]) == 1
+    np.testing.assert_allclose(shown[1][0, 17], [15 * 5 / 320, (40 + 60) * 5 / 240], rtol=1e-4)
 
 
 def test_images_without_people_take_part_where_asked(tmp_path: Path) -> None:
@@ -162,17 +178,19 @@ def test_images_without_people_take_part_where_asked(tmp_path: Path) -> None:
     images = training_images(tmp_path, negatives=True)
     assert [images.data.images[row].id for row in images.indices] == [1, 4]
     sample = images[0, 1]
-    assert isinstance(sample, Sample) and sample.keypoints_xy.shape == (0, 18, 2)
+    assert isinstance(sample, Example) and sample.targets["keypoints_xy"].shape == (0, 18, 2)
 
 
 def test_where_people_are_counted_a_box_is_one_and_a_crowd_is_left_out(tmp_path: Path) -> None:
     people = [person(1), unlabelled(1, x=20, y=90, side=90), unlabelled(2), person(3), person(3, iscrowd=1)]
     write_split(tmp_path, document(people, image_ids=(1, 2, 3, 4)), split="train")
-    images = training_images(tmp_path, augment=PLAIN, count_weight=1.0)
+    images = training_images(tmp_path, augment=PLAIN, loss=LossConfig(count_weight=1.0))
     assert [images.data.images[row].id for row in images.indices] == [1, 2]
     sample = images[0, 0]
-    assert isinstance(sample, Sample) and sample.labelled.sum(axis=1).tolist() == [18, 1]
-    np.testing.assert_allclose(sample.keypoints_xy[1, 17], [(20 + 45) * 5 / 320, (90 + 45) * 5 / 240], rtol=1e-5)
+    assert isinstance(sample, Example) and sample.targets["labelled"].sum(axis=1).tolist() == [18, 1]
+    np.testing.assert_allclose(
+        sample.targets["keypoints_xy"][1, 17], [(20 + 45) * 5 / 320, (90 + 45) * 5 / 240], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("people", [[], [unlabelled(7)], [person(7, iscrowd=1)]], ids=["none", "unlabelled", "crowd"])
@@ -223,9 +241,9 @@ def test_large_pictures_are_decoded_at_reduced_size_and_show_the_same(tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mdpose_edge.train.data.read_image", spy)
         sample = images[0, 0]
-    assert isinstance(sample, Sample) and sizes == [(120, 160, 3)]
-    assert np.abs(sample.image.astype(int) - whole).mean() < 4
-    np.testing.assert_allclose(sample.keypoints_xy[0, 0], [100 * 5 / 320, 40 * 5 / 240], rtol=1e-5)
+    assert isinstance(sample, Example) and sizes == [(120, 160, 3)]
+    assert np.abs(sample.sample.image.astype(int) - whole).mean() < 4
+    np.testing.assert_allclose(sample.targets["keypoints_xy"][0, 0], [100 * 5 / 320, 40 * 5 / 240], rtol=1e-5)
 
 
 def test_errors_survive_the_way_from_a_worker() -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import yaml
 
 from mdpose_edge.checkpoint import load_network, read_checkpoint
 from mdpose_edge.errors import CheckpointError, ConfigError, InputError, TrainingError
-from mdpose_edge.families.mdpose.network import NetworkConfig
+from mdpose_edge.families.mdpose.network import NetworkConfig, make_spec
+from mdpose_edge.families.mdpose.training import LossConfig
 from mdpose_edge.train.config import OptimizerConfig, ScheduleConfig, load_config
 from mdpose_edge.train.log import LOG_COLUMNS
 from mdpose_edge.train.loop import (
@@ -34,6 +36,7 @@ from mdpose_edge.train.loop import (
     train,
 )
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
+from mdpose_edge.train.start import begin
 from mdpose_edge.train.step import compute_dtype
 from tests.unit.train.crude_people import HEIGHT, SMALL_PX, WIDTH, tiny_config, write_crude_people
 
@@ -59,7 +62,7 @@ def logged(out: Path) -> list[tuple[int, str]]:
     """Iterations and losses of a log, the losses as written."""
     with open(out / LOG_FILE, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    assert tuple(header) == LOG_COLUMNS
+    assert tuple(header) == (*LOG_COLUMNS, "nll", "count", "underflow", "underflow_persons")
     return [(int(row[0]), row[1]) for row in rows]
 
 
@@ -206,7 +209,12 @@ def test_counted_people_make_scores_expected_numbers(crude_people: Path, tmp_pat
     network = NetworkConfig(backbone="test_resnet", channels=16, head_convs=2)
     schedule = ScheduleConfig(iterations=60, kind="cosine", warmup=5)
     config = tiny_config(
-        network=network, schedule=schedule, batch_size=8, negatives=True, count_weight=1.0, accumulate=2
+        network=network,
+        schedule=schedule,
+        batch_size=8,
+        negatives=True,
+        loss=LossConfig(count_weight=1.0),
+        accumulate=2,
     )
     trained, _ = load_network(train(config, data, tmp_path / "run"))
     numbers = []
@@ -229,11 +237,24 @@ def test_init_starts_from_a_checkpoint(crude_people: Path, tmp_path: Path) -> No
     assert torch.allclose(was["head.mu.weight"], now["head.mu.weight"], atol=1e-7)
 
 
-def test_init_of_another_network_is_refused(crude_people: Path, tmp_path: Path) -> None:
+def test_init_takes_what_fits_and_says_what_it_left(crude_people: Path, tmp_path: Path) -> None:
     start = train(tiny_config(schedule=ScheduleConfig(iterations=1)), crude_people, tmp_path / "start")
     wider = tiny_config(init=str(start), network=NetworkConfig("mobilenetv4_conv_small", channels=24, head_convs=2))
-    with pytest.raises(CheckpointError, match="same network options"):
-        train(wider, crude_people, tmp_path / "wider")
+    spec = make_spec(wider.network, wider.input.spec())
+    said: list[str] = []
+    network = begin(wider, spec, is_start=True, note=said.append)
+    was, now = read_checkpoint(start).weights, network.state_dict()
+    assert all(torch.equal(now[name], tensor) for name, tensor in was.items() if name.startswith("backbone."))
+    (sentence,) = said
+    assert (
+        sentence.startswith("took ") and "began anew: head.gamma (2), head.mu (2), head.o (2), head.tower" in sentence
+    )
+    begin(replace(wider, init_only="backbone.", network=tiny_config().network), spec, is_start=True, note=said.append)
+    assert "left: head.gamma (2)" in said[1]
+    with pytest.raises(
+        CheckpointError, match=r"weights that fit neck\., got none; give a checkpoint of a like network"
+    ):
+        begin(replace(wider, init_only="neck."), spec, is_start=True)
 
 
 @pytest.fixture
@@ -281,7 +302,7 @@ def test_resume_of_nothing_is_refused(crude_people: Path, tmp_path: Path) -> Non
 
 def test_impossible_group_size_is_refused_before_anything_is_written(crude_people: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="group_size"):
-        train(tiny_config(group_size=19), crude_people, tmp_path / "run")
+        train(tiny_config(loss=LossConfig(group_size=19)), crude_people, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mdpose_edge.families.base import People
 from mdpose_edge.spec import InputSpec
 from mdpose_edge.train.augment import Sample
 from mdpose_edge.train.mosaic import joined, mosaic_tiles
@@ -24,9 +25,17 @@ def test_keypoints_stay_on_their_pixels() -> None:
     for number, tile in enumerate(tiles):
         image = np.zeros((tile.spec.height, tile.spec.width, 3), np.uint8)
         image[5, 7] = 100 + number
-        people = number % 3
-        views.append(Sample(image, np.full((people, 2, 2), (7.5, 5.5), np.float32), np.ones((people, 2), bool)))
+        count = number % 3
+        points = np.full((count, 2, 2), (7.5, 5.5), np.float32)
+        boxes = np.tile(np.float32([7, 5, 8, 6]), (count, 1))
+        views.append(Sample(image, People(points, np.ones((count, 2), bool), points[:, 0], boxes)))
     whole = joined(views, tiles)
-    assert whole.image.shape == (64, 96, 3) and whole.keypoints_xy.shape == (9, 2, 2) and whole.labelled.shape == (9, 2)
-    x, y = whole.keypoints_xy[:, 0].astype(int).T
-    assert whole.image[y, x, 0].tolist() == [101, 102, 102, 104, 105, 105, 107, 108, 108]
+    people = whole.people
+    assert whole.image.shape == (64, 96, 3) and people.keypoints_xy.shape == (9, 2, 2)
+    assert people.labelled.shape == (9, 2)
+    for x, y in (
+        people.keypoints_xy[:, 0].astype(int).T,
+        people.centers_xy.astype(int).T,
+        people.boxes_xyxy[:, :2].astype(int).T,
+    ):
+        assert whole.image[y, x, 0].tolist() == [101, 102, 102, 104, 105, 105, 107, 108, 108]

@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mdpose_edge.families.base import People
 from mdpose_edge.train.config import AugmentConfig
 from mdpose_edge.train.pixels import change_pixels
 
 POINTS = np.array([[[40.0, 30.0], [80.0, 90.0]]], np.float32)
-LABELLED = np.ones((1, 2), bool)
+
+
+def people_at(points: NDArray[np.float32]) -> People:
+    """People of two keypoints, whose boxes are around these."""
+    boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    return People(points, np.ones(points.shape[:2], bool), points.mean(axis=1), boxes)
+
+
+PEOPLE = people_at(POINTS)
 
 
 def picture() -> NDArray[np.uint8]:
@@ -22,8 +31,7 @@ def picture() -> NDArray[np.uint8]:
 
 
 def changed(seed: int = 0, points: NDArray[np.float32] = POINTS, **probabilities: Any) -> NDArray[np.uint8]:
-    labelled = np.ones(points.shape[:2], bool)
-    return change_pixels(np.random.default_rng(seed), picture(), points, labelled, AugmentConfig(**probabilities))
+    return change_pixels(np.random.default_rng(seed), picture(), people_at(points), AugmentConfig(**probabilities))
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
@@ -34,16 +42,14 @@ def sharpness(image: NDArray[np.uint8]) -> float:
 
 def test_nothing_is_changed_and_no_chance_drawn_unasked() -> None:
     rng = np.random.default_rng(5)
-    assert np.array_equal(change_pixels(rng, picture(), POINTS, LABELLED, AugmentConfig()), picture())
+    assert np.array_equal(change_pixels(rng, picture(), PEOPLE, AugmentConfig()), picture())
     assert rng.random() == np.random.default_rng(5).random()
 
 
 @pytest.mark.parametrize("key", ["colour_prob", "dark_prob", "grey_prob", "blur_prob", "erase_prob"])
 def test_same_chance_same_change_and_the_input_is_left_alone(key: str) -> None:
     image = picture()
-    one, two = (
-        change_pixels(np.random.default_rng(1), image, POINTS, LABELLED, AugmentConfig(**{key: 1.0})) for _ in range(2)
-    )
+    one, two = (change_pixels(np.random.default_rng(1), image, PEOPLE, AugmentConfig(**{key: 1.0})) for _ in range(2))
     assert np.array_equal(one, two) and one.dtype == np.uint8 and one.shape == image.shape
     assert not np.array_equal(one, image) and np.array_equal(image, picture())
 

@@ -75,7 +75,8 @@ def test_figures_while_training_are_those_of_the_finished_model(watched: Any, cr
 def test_log_holds_speed_data_wait_and_underflow_where_it_looked(watched: Any) -> None:
     out, seen = watched
     rows = read_csv(out / LOG_FILE)
-    assert tuple(rows[0]) == LOG_COLUMNS
+    assert tuple(rows[0]) == (*LOG_COLUMNS, "nll", "count", "underflow", "underflow_persons")
+    assert all(float(row["nll"]) == pytest.approx(float(row["loss"]), rel=1e-5) for row in rows)
     assert [bool(row["underflow"]) for row in rows] == [False, True, False, True]
     assert all(0 <= float(row["data_wait"]) <= 1 and float(row["images_per_s"]) > 0 for row in rows)
     assert all(0 <= progress.data_wait <= 1 for progress in seen)
@@ -238,7 +239,10 @@ def test_curves_of_odd_data() -> None:
 def test_each_of_two_curves_stands_in_a_legend_in_its_colour() -> None:
     rows = [{"iteration": str(i), "data_wait": "0.1", "gpu_use": "", "underflow": "0.2"} for i in range(3)]
     rows = [{**row, "underflow_persons": "0.1"} for row in rows]
-    titles = [image[: TOP - 4] for image in np.split(draw_curves(rows, []), 3)]  # no curve reaches so high
+    titles = [
+        image[: TOP - 4]
+        for image in np.split(draw_curves(rows, [], {"underflow": ("underflow", "underflow_persons")}), 3)
+    ]  # no curve reaches so high
 
     def found(rows: int, column: int) -> list[bool]:
         part = titles[rows][:, column * PANEL_WH[0] : (column + 1) * PANEL_WH[0]]
