@@ -22,6 +22,8 @@ LEFT_BGR: Color = (0, 159, 230)
 RIGHT_BGR: Color = (233, 180, 86)
 CENTRE_BGR: Color = (235, 235, 235)
 """Orange, sky blue (Okabe & Ito's palette, distinct under every common colour blindness) and near white."""
+BOX_BGR: tuple[Color, ...] = ((115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213), (167, 121, 204))
+"""Of boxes, by class: the rest of that palette, over again where there are more classes."""
 OUTLINE_BGR: Color = (30, 26, 24)
 """Under every line and dot, so that it shows on light ground as well."""
 SHEET_BGR: Color = (30, 26, 24)
@@ -63,7 +65,8 @@ def draw_poses(
 
     Args:
         frame: (H, W, 3) uint8, BGR. Not modified.
-        poses: in pixels of the frame. A keypoint with a coordinate that is NaN is left out, and its limbs with it.
+        poses: in pixels of the frame. A keypoint with a coordinate that is NaN is left out, and its limbs with it;
+            boxes are drawn where the model itself gives them.
         keypoints: which of them are left and right, and the skeleton.
         sigma: True adds an ellipse around each keypoint whose semi-axes are one standard deviation.
         labels: what stands above each person; None: the score.
@@ -77,9 +80,14 @@ def draw_poses(
         _draw_sigmas(canvas, poses, palette)
     for person in reversed(range(len(poses))):  # the best score comes first, and so ends on top
         _draw_person(canvas, poses.keypoints_xy[person], keypoints, palette)
+        if poses.model_boxes_xyxy is not None:
+            _draw_box(
+                canvas, poses.model_boxes_xyxy[person], 0 if poses.classes is None else int(poses.classes[person])
+            )
     for person in reversed(range(len(poses))):
         label = f"{poses.scores[person]:.2f}" if labels is None else labels[person]
-        _draw_label(canvas, poses.keypoints_xy[person], label)
+        seen = poses.keypoints_xy[person]
+        _draw_label(canvas, seen if len(seen) else poses.boxes_xyxy[person].reshape(2, 2), label)
     return canvas
 
 
@@ -159,6 +167,15 @@ def _draw_person(
     for index in np.flatnonzero(seen):
         cv2.circle(canvas, points[index], radius + 2**_SHIFT, OUTLINE_BGR, cv2.FILLED, cv2.LINE_AA, _SHIFT)
         cv2.circle(canvas, points[index], radius, palette.dots[index], cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_box(canvas: NDArray[np.uint8], box_xyxy: NDArray[np.float32], class_index: int) -> None:
+    if not np.isfinite(box_xyxy).all():
+        return
+    low, high = _fixed_point(box_xyxy.reshape(2, 2))
+    width = _limb_width(box_xyxy.reshape(2, 2), canvas)
+    for color, line in ((OUTLINE_BGR, 2 * width), (BOX_BGR[class_index % len(BOX_BGR)], width)):
+        cv2.rectangle(canvas, low, high, color, line, cv2.LINE_AA, _SHIFT)
 
 
 def _limb_width(keypoints_xy: NDArray[np.float32], canvas: NDArray[np.uint8]) -> int:

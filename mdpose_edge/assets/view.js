@@ -7,6 +7,7 @@ const COLORS = ["#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#f0e442", "#d55e00"
 const KEYS = { k: "skeleton", e: "sigma", c: "scores", i: "ids", p: "pixels" };
 const GRAPH_POINTS = 240, LIMB_WIDTH = 0.011, MAX_LIMB_WIDTH = 0.008, SIGMA_ALPHA = 0.4;
 const OUTLINE = "rgb(24,26,30)";
+const BOX = "rgb(0,158,115)";
 let about = null, waiting = null, shown = null, decoding = false, paused = false, connection = null, ended = false;
 const points = [];
 
@@ -123,6 +124,7 @@ const point = (pose, i) => [pose.keypoints_xy[2 * i], pose.keypoints_xy[2 * i + 
 const count = () => about.dots.length;
 
 function box(pose) {
+  if (pose.box_xyxy) return pose.box_xyxy;
   const xs = pose.keypoints_xy.filter((_, i) => i % 2 === 0), ys = pose.keypoints_xy.filter((_, i) => i % 2);
   return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
 }
@@ -133,6 +135,10 @@ function drawSkeleton(pose) {
     MAX_LIMB_WIDTH * Math.hypot(picture.width, picture.height)));
   pen.lineCap = "round";
   for (const outline of [true, false]) {
+    if (pose.box_xyxy) {
+      pen.strokeStyle = outline ? OUTLINE : BOX; pen.lineWidth = outline ? 1.8 * line : line;
+      pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
     about.limbs.forEach(([start, end, color]) => {
       pen.beginPath(); pen.moveTo(...point(pose, start)); pen.lineTo(...point(pose, end));
       pen.strokeStyle = outline ? OUTLINE : color; pen.lineWidth = outline ? 1.8 * line : line; pen.stroke();

@@ -64,7 +64,7 @@ class HeadsReader:
     """Turns one image's head tensors into an observation, by the one decoder."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._evaluate = make_decoder(spec, evaluation_options(spec))
+        self._evaluate = make_decoder(spec, evaluation_options(spec.family))
         self._deploy = make_decoder(spec)
 
     def __call__(self, heads: Heads, geometry: FrameGeometry) -> Observation:

@@ -63,7 +63,7 @@ def train(
     located = locate(data, split, settings.data.format)
     if _is_main():
         typer.echo(f"data: {located.annotation_file} ({located.format})", err=True)
-    validation = _validation(data, val) if settings.eval_every else None
+    validation = _validation(data, val, settings.family) if settings.eval_every else None
     try:
         with _progress_of_main() as report:
 
@@ -108,14 +108,15 @@ def _resume(text: str) -> bool | Literal["auto"]:
     return text == "always"
 
 
-def _validation(data: Path, split: str) -> Validation:
+def _validation(data: Path, split: str, family: str) -> Validation:
     """Hand training the protocol of evaluation, which it does not know itself."""
     from mdpose_edge.common.optional import require
-    from mdpose_edge.evaluate import EVAL_DECODE, protocol_figures
+    from mdpose_edge.evaluate import protocol_figures
+    from mdpose_edge.families.registry import evaluation_options
     from mdpose_edge.train.validation import Validation
 
     require("faster_coco_eval", extra="eval", feature="eval_every")  # before hours of training
-    return Validation(data, split, EVAL_DECODE, protocol_figures)
+    return Validation(data, split, evaluation_options(family), protocol_figures)
 
 
 @contextmanager

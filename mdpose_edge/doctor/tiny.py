@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle, open_bundle, write_bundle
-from mdpose_edge.families.mdpose.heads import mdpose_spec
-from mdpose_edge.spec import InputSpec, KeypointSpec, ModelSpec
+from mdpose_edge.spec import HeadSpec, InputSpec, KeypointSpec, ModelSpec, Provenance
 
 GRAPH_FILE = "doctor.onnx"
 OPSET = 13
@@ -31,9 +29,18 @@ Array = NDArray[np.float32]
 
 def tiny_spec() -> ModelSpec:
     """Describe the model: two keypoints, one level of 2 x 2 cells."""
-    size = InputSpec(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-    keypoints = KeypointSpec(("left", "right"), ((0, 1),), ((0, 1),), (0.1, 0.1))
-    return replace(mdpose_spec(size, keypoints, ("p3",)), target="onnx", opset=OPSET, graph=GRAPH_FILE)
+    return ModelSpec(
+        family="none: nothing decodes it",
+        network={},
+        input=InputSpec(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
+        heads=(HeadSpec("o_p3", 1, STRIDE), HeadSpec("mu_p3", 4, STRIDE), HeadSpec("gamma_p3", 4, STRIDE)),
+        constants={},
+        keypoints=KeypointSpec(("left", "right"), ((0, 1),), ((0, 1),), (0.1, 0.1)),
+        provenance=Provenance("doctor"),
+        target="onnx",
+        opset=OPSET,
+        graph=GRAPH_FILE,
+    )
 
 
 def tiny_weights() -> dict[str, tuple[Array, Array]]:

@@ -44,13 +44,13 @@ def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
     return decoder
 
 
-def evaluation_options(spec: ModelSpec) -> DecodeSpec:
+def evaluation_options(family: str) -> DecodeSpec:
     """Return the thresholds and bounds by which the family's accuracy is measured.
 
     Raises:
         SpecError: this version has no such family.
     """
-    options: DecodeSpec = family_module(spec.family, "decode").EVALUATION
+    options: DecodeSpec = family_module(family, "decode").EVALUATION
     return options
 
 

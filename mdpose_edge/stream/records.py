@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,18 @@ from mdpose_edge.stream.result import FrameResult
 
 PIXEL_DECIMALS = 2
 """Of coordinates and sigmas."""
+METRE_DECIMALS = 4
 TIME_DECIMALS = 4
 """Of seconds."""
 MS_DECIMALS = 3
 
 
 def pose_records(poses: Poses, track_ids: NDArray[np.int64] | None = None) -> list[dict[str, Any]]:
-    """Give each pose as {"score", "keypoints_xy", "sigma_xy"}, and "track_id" where somebody tracks; px."""
+    """Return each pose as {"score", "keypoints_xy", "sigma_xy"}, px, and what else there is.
+
+    "box_xyxy", px, where the model itself gives boxes; "class", an index into `ModelSpec.classes`, where it knows
+    several; "keypoints_3d" and "metric" where it knows the third dimension; "track_id" where somebody tracks.
+    """
     keypoints = poses.keypoints_xy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
     sigmas = poses.sigma_xy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
     records = [
@@ -31,10 +36,22 @@ def pose_records(poses: Poses, track_ids: NDArray[np.int64] | None = None) -> li
         {"score": float(str(score)), "keypoints_xy": points, "sigma_xy": lengths}
         for score, points, lengths in zip(poses.scores, keypoints, sigmas, strict=True)
     ]
-    if track_ids is not None:
-        for record, track_id in zip(records, track_ids.tolist(), strict=True):
-            record["track_id"] = track_id
+    for key, values in _optional_fields(poses, track_ids):
+        for record, value in zip(records, values, strict=True):
+            record[key] = value
     return records
+
+
+def _optional_fields(poses: Poses, track_ids: NDArray[np.int64] | None) -> Iterator[tuple[str, list[Any]]]:
+    if poses.model_boxes_xyxy is not None:
+        yield "box_xyxy", poses.model_boxes_xyxy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
+    if poses.classes is not None:
+        yield "class", poses.classes.tolist()
+    if poses.keypoints_3d is not None:
+        yield "keypoints_3d", poses.keypoints_3d.astype(np.float64).round(METRE_DECIMALS).tolist()
+        yield "metric", [poses.metric] * len(poses)
+    if track_ids is not None:
+        yield "track_id", track_ids.tolist()
 
 
 def frame_record(result: FrameResult) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.errors import ConfigError
 from mdpose_edge.poses import Poses
 from mdpose_edge.track.assignment import assign
 from mdpose_edge.track.kalman import Array, KalmanState
@@ -61,9 +62,15 @@ class PoseTracker:
     Args:
         oks_sigmas: (K,) of the keypoints: spec.keypoints.sigmas.
         smooth: True gives the filter's estimate of each keypoint and its sigma; False the poses as they came.
+
+    Raises:
+        ConfigError: there are no keypoints, whose similarity it goes by.
     """
 
     def __init__(self, oks_sigmas: Sequence[float], *, smooth: bool = False) -> None:
+        if not len(oks_sigmas):
+            do = "track with a model of poses"
+            raise ConfigError("tracking", expected="a model with keypoints", got="one of boxes alone", do=do)
         self._kappa_squared = (2 * np.asarray(oks_sigmas)) ** 2
         # A mean of LEAST_SIMILARITY takes one keypoint with as much, which is no further than this, body sizes.
         self._reach = float(np.sqrt(-2 * np.log(LEAST_SIMILARITY) * (self._kappa_squared.max() + WIDEST**2)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.triton.decode_step import COUNT, FRAME_WH, KEYPOINTS_XY, SCORES, SIGMA_XY
+from mdpose_edge.triton.decode_step import FRAME_WH, pose_outputs
 
 
 class _Word(str):
@@ -138,13 +138,8 @@ def head_tensors(spec: ModelSpec) -> tuple[Tensor, ...]:
 
 def pose_tensors(spec: ModelSpec) -> tuple[Tensor, ...]:
     """Give the ensemble's outputs."""
-    limit, joints = spec.decode.max_poses, len(spec.keypoints.names)
-    return (
-        Tensor(COUNT, "TYPE_INT32", (1,)),
-        Tensor(KEYPOINTS_XY, "TYPE_FP32", (limit, joints, 2)),
-        Tensor(SCORES, "TYPE_FP32", (limit,)),
-        Tensor(SIGMA_XY, "TYPE_FP32", (limit, joints, 2)),
-    )
+    types = {"float32": "TYPE_FP32", "int32": "TYPE_INT32"}
+    return tuple(Tensor(name, types[dtype], shape) for name, (dtype, shape) in pose_outputs(spec).items())
 
 
 def pbtxt(fields: Mapping[str, Any], indent: str = "") -> str:

@@ -21,12 +21,29 @@ FRAME_WH = "frame_wh"
 """Input: (n, 2) int32, width and height of each frame before it was resized."""
 COUNT = "count"
 """Output: (n, 1) int32, the poses found in each image; what stands after them in the other outputs is zero."""
-KEYPOINTS_XY = "keypoints_xy"
-"""Output: (n, max_poses, K, 2) float32, pixels of the frame, best pose first."""
-SCORES = "scores"
-"""Output: (n, max_poses) float32."""
-SIGMA_XY = "sigma_xy"
-"""Output: (n, max_poses, K, 2) float32, pixels of the frame: the standard deviation of each coordinate."""
+
+
+def pose_outputs(spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return numpy's type and the shape, the batch aside, of each output of the decode step.
+
+    Beside COUNT they are fields of `Poses`, padded to `decode.max_poses`: `keypoints_xy` and `sigma_xy` where the model
+    has keypoints, `boxes_xyxy` where it has none, `classes` where it knows several, `keypoints_3d` where it knows the
+    third dimension; lengths in pixels of the frame, or metres.
+    """
+    limit, joints = spec.decode.max_poses, len(spec.keypoints.names)
+    outputs: dict[str, tuple[str, tuple[int, ...]]] = {COUNT: ("int32", (1,))}
+    if joints:
+        outputs["keypoints_xy"] = ("float32", (limit, joints, 2))
+    outputs["scores"] = ("float32", (limit,))
+    if joints:
+        outputs["sigma_xy"] = ("float32", (limit, joints, 2))
+    else:
+        outputs["boxes_xyxy"] = ("float32", (limit, 4))
+    if len(spec.classes) > 1:
+        outputs["classes"] = ("int32", (limit,))
+    if spec.dimensions == 3:
+        outputs["keypoints_3d"] = ("float32", (limit, joints, 3))
+    return outputs
 
 
 class DecodeStep:
@@ -38,7 +55,7 @@ class DecodeStep:
     """
 
     def __init__(self, spec: ModelSpec, decoder: Decoder) -> None:
-        self._spec, self._decode = spec, decoder
+        self._spec, self._decode, self._outputs = spec, decoder, pose_outputs(spec)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -52,7 +69,7 @@ class DecodeStep:
             tensors: by name, those of `input_names`; the first axis of each is the batch. Not modified.
 
         Returns:
-            COUNT, KEYPOINTS_XY, SCORES and SIGMA_XY.
+            What `pose_outputs` lists.
 
         Raises:
             InputError: the frame sizes are not (n, 2) positive whole numbers, one for each image of the batch.
@@ -61,19 +78,14 @@ class DecodeStep:
         sizes = tensors[FRAME_WH]
         heads = {name: tensors[name] for name in self._spec.outputs}
         _check_sizes(sizes, [len(tensor) for tensor in heads.values()])
-        limit, joints = self._spec.decode.max_poses, len(self._spec.keypoints.names)
         found: dict[str, NDArray[Any]] = {
-            COUNT: np.zeros((len(sizes), 1), np.int32),
-            KEYPOINTS_XY: np.zeros((len(sizes), limit, joints, 2), np.float32),
-            SCORES: np.zeros((len(sizes), limit), np.float32),
-            SIGMA_XY: np.zeros((len(sizes), limit, joints, 2), np.float32),
+            name: np.zeros((len(sizes), *shape), dtype) for name, (dtype, shape) in self._outputs.items()
         }
         for i, (width, height) in enumerate(sizes.tolist()):
             poses = self._decode(heads, frame_geometry((width, height), self._spec.input), i)
             found[COUNT][i] = len(poses)
-            found[KEYPOINTS_XY][i, : len(poses)] = poses.keypoints_xy
-            found[SCORES][i, : len(poses)] = poses.scores
-            found[SIGMA_XY][i, : len(poses)] = poses.sigma_xy
+            for name in found.keys() - {COUNT}:
+                found[name][i, : len(poses)] = getattr(poses, name)
         return found
 
 

@@ -200,7 +200,7 @@ def describe(
 
 
 def _pose_records(shown: Shown) -> list[dict[str, Any]]:
-    poses = shown.poses
+    poses, boxes, points_3d = shown.poses, shown.poses.model_boxes_xyxy, shown.poses.keypoints_3d
     seen = np.isfinite(poses.keypoints_xy).all(axis=(1, 2)) & np.isfinite(poses.sigma_xy).all(axis=(1, 2))
     return [
         {
@@ -208,6 +208,9 @@ def _pose_records(shown: Shown) -> list[dict[str, Any]]:
             "id": None if shown.ids is None or shown.ids[i] < 1 else int(shown.ids[i]),
             "keypoints_xy": poses.keypoints_xy[i].ravel().astype(float).round(1).tolist(),
             "sigma_xy": poses.sigma_xy[i].ravel().astype(float).round(1).tolist(),
+            "box_xyxy": None if boxes is None else boxes[i].astype(float).round(1).tolist(),
+            "class": None if poses.classes is None else int(poses.classes[i]),
+            "keypoints_3d": None if points_3d is None else points_3d[i].ravel().astype(float).round(3).tolist(),
         }
         for i in np.flatnonzero(seen)
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.draw import CENTRE_BGR, LEFT_BGR, RIGHT_BGR, SHEET_BGR, contact_sheet, draw_poses
+from mdpose_edge.draw import BOX_BGR, CENTRE_BGR, LEFT_BGR, RIGHT_BGR, SHEET_BGR, contact_sheet, draw_poses
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
 
@@ -41,6 +41,15 @@ def test_sides_have_their_colours() -> None:
     assert pixel(painted, 190, 120) == LEFT_BGR  # the limb from the head to the left
     assert pixel(painted, 130, 120) == RIGHT_BGR
     assert pixel(painted, 160, 180) == CENTRE_BGR  # from the left to the right
+
+
+def test_boxes_of_a_model_are_drawn_by_class_also_without_keypoints() -> None:
+    nothing = np.zeros((2, 0, 2), np.float32)
+    boxes = np.float32([[40.5, 100.5, 140.5, 200.5], [180.5, 100.5, 280.5, 200.5]])
+    poses = Poses(nothing, np.float32([0.9, 0.8]), nothing, boxes, np.array([0, 1]))
+    painted = draw_poses(plain(), poses, KeypointSpec((), (), (), ()), sigma=True)
+    assert pixel(painted, 40, 150) == BOX_BGR[0] and pixel(painted, 280, 150) == BOX_BGR[1]
+    assert pixel(painted, 90, 150) == GREEN
 
 
 def test_the_frame_is_not_touched_and_far_pixels_stay() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from mdpose_edge.stream import video
 from mdpose_edge.stream.files import VideoFile
 from mdpose_edge.stream.frames import Frame
 from mdpose_edge.stream.painted import PaintedImages, Painter
+from mdpose_edge.stream.records import pose_records
 from mdpose_edge.stream.result import FrameResult
 from mdpose_edge.stream.sinks import CocoSink, CsvSink, JsonlSink
 from mdpose_edge.stream.video import CODECS, RESERVE_BYTES, VideoSink
@@ -60,6 +62,17 @@ def test_a_line_of_json_for_each_frame(tmp_path: Path) -> None:
     np.testing.assert_allclose([p["keypoints_xy"] for p in first["poses"]], expected.poses.keypoints_xy, atol=0.006)
     assert first["poses"][0]["sigma_xy"] == [[1.25, 1.25]] * 17
     assert "track_id" not in lines[2]["poses"][0]
+
+
+def test_what_a_model_knows_besides_is_in_the_line() -> None:
+    plain = result(0)
+    boxes = np.float32([[1, 2, 3, 4.125], [0, 0, 5, 6]])
+    points = np.full((2, 17, 3), (0.5, -0.25, 3.0), np.float32)
+    more = replace(plain.poses, model_boxes_xyxy=boxes, classes=np.array([4, 0]), keypoints_3d=points, metric=False)
+    first = pose_records(more)[0]
+    assert first["box_xyxy"] == [1, 2, 3, 4.12] and first["class"] == 4 and first["metric"] is False
+    assert first["keypoints_3d"][0] == [0.5, -0.25, 3.0]
+    assert pose_records(plain.poses)[0].keys() == {"score", "keypoints_xy", "sigma_xy"}
 
 
 def test_a_line_of_csv_for_each_pose(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ pytest.importorskip("onnxruntime")
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from mdpose_edge.bundle import open_bundle
+from mdpose_edge.families.mdpose.heads import mdpose_spec
+from mdpose_edge.spec import NO_KEYPOINTS, InputSpec
 from mdpose_edge.triton.config import pbtxt
+from mdpose_edge.triton.decode_step import pose_outputs
 from tests.artifacts import SIZE, Artifacts
 from tests.unit.triton.conftest import OPTIONS
 
@@ -110,6 +114,15 @@ def test_the_ensemble_offers_what_the_documents_say(configs: dict[str, Any]) -> 
         "scores": ("TYPE_FP32", [100]),
         "sigma_xy": ("TYPE_FP32", [100, 17, 2]),
     }
+
+
+def test_outputs_follow_what_the_model_knows() -> None:
+    poses = mdpose_spec(InputSpec(64, 64))
+    boxes = replace(poses, keypoints=NO_KEYPOINTS, classes=("person", "table"))
+    spatial = replace(poses, dimensions=3)
+    assert list(pose_outputs(boxes)) == ["count", "scores", "boxes_xyxy", "classes"]
+    assert pose_outputs(boxes)["boxes_xyxy"] == ("float32", (100, 4))
+    assert pose_outputs(spatial)["keypoints_3d"] == ("float32", (100, 17, 3))
 
 
 def test_the_ensemble_connects_every_tensor_with_one_of_its_kind(configs: dict[str, Any]) -> None:

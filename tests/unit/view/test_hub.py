@@ -38,6 +38,7 @@ def test_a_viewer_is_told_what_this_is_then_shown_frames(hub: Hub) -> None:
     assert (facts["width"], facts["height"], facts["stages_ms"]) == (320, 240, [1.0, 20.0, 0.5])
     first = facts["poses"][0]
     assert (first["score"], first["id"]) == (0.9, 7)
+    assert first["box_xyxy"] is first["class"] is first["keypoints_3d"] is None
     np.testing.assert_allclose(first["keypoints_xy"], KEYPOINT_XY.ravel())
     messages.close()
 

@@ -1,0 +1,133 @@
+"""A family that the package has never heard of goes the whole way; all of it is in tests/unit/families/template/."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+from mdpose_edge.calib.make import make_calibration_set
+from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.evaluate import coco_figures, evaluate
+from mdpose_edge.export.bundle import Int8Options, export_checkpoint
+from mdpose_edge.families.registry import FAMILIES, evaluation_options
+from mdpose_edge.runtimes.registry import read_model_spec
+from mdpose_edge.train.config import AugmentConfig, read_config
+from mdpose_edge.train.log import read_csv
+from mdpose_edge.train.loop import train
+from mdpose_edge.train.validation import Validation
+from mdpose_edge.triton.repository import write_repository
+from tests.command import Run, command_runner
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def template_family() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "template", "tests.unit.families.template")
+        yield
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return command_runner(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def run_folder(crude_people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("template") / "run"
+    options = {
+        "family": "template", "input": {"height": SIZE, "width": SIZE}, "loss": {"size_weight": 0.5},
+        "augment": {"rotation_prob": 0.0, "expand_prob": 0.0, "crop_prob": 0.0},
+        "optimizer": {"name": "adamw", "lr": 3.0e-3}, "schedule": {"iterations": 20, "kind": "cosine"},
+        "batch_size": 8, "pretrained": False, "workers": 0, "log_every": 5, "eval_every": 10, "picture_every": 20,
+    }  # fmt: skip
+    config = read_config(options, "test")
+    assert config.augment == AugmentConfig(rotation_prob=0.0, expand_prob=0.0, crop_prob=0.0)
+    decode = evaluation_options(config.family)
+    train(config, crude_people, out, validation=Validation(crude_people, "train", decode, coco_figures))
+    return out
+
+
+@pytest.fixture(scope="module")
+def calibration(crude_people: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("template") / "calibration"
+    size = read_model_spec(run_folder / "model.safetensors").input
+    make_calibration_set(crude_people / "train2017", out, size, num=8, allow_few=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundles(run_folder: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, model = tmp_path_factory.mktemp("template"), run_folder / "model.safetensors"
+    int8 = Int8Options(calibration, allow_few=True)
+    return {
+        "onnx": export_checkpoint(model, folder / "onnx", target="onnx"),
+        "openvino": export_checkpoint(model, folder / "openvino", target="openvino"),
+        "int8": export_checkpoint(model, folder / "int8", target="onnx", precision="int8", int8=int8),
+        "tensorrt": export_checkpoint(model, folder / "tensorrt", target="tensorrt", precision="int8", int8=int8),
+    }
+
+
+def test_it_trains_and_its_log_has_its_columns(run_folder: Path) -> None:
+    rows = read_csv(run_folder / "log.csv")
+    assert len(rows) == 20 and float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(float(row["centre"]) + float(row["size"]), rel=1e-4)
+    assert [bool(row["centres"]) for row in rows] == [False, False, False, False, True] * 4
+    assert [row["iteration"] for row in read_csv(run_folder / "eval.csv")] == ["10", "20"]
+    assert (run_folder / "curves.png").is_file() and list((run_folder / "pictures").iterdir())
+
+
+def test_every_engine_says_the_same(bundles: dict[str, Path], run_folder: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+    wanted = None
+    for model in (run_folder / "model.safetensors", bundles["onnx"], bundles["openvino"]):
+        with PoseEstimator(model, threshold=0.01) as estimator:
+            poses = estimator(frame)
+        wanted = wanted or poses
+        assert len(poses) and len(poses) == len(wanted)
+        np.testing.assert_allclose(poses.keypoints_xy, wanted.keypoints_xy, atol=0.01)
+
+
+def test_it_is_evaluated(bundles: dict[str, Path], crude_people: Path) -> None:
+    found = evaluate(bundles["openvino"], crude_people, "train", limit=8)
+    assert found.figures["AP"] is not None and found.results
+
+
+def test_it_is_inferred_on_pictures(bundles: dict[str, Path], crude_people: Path, run: Run, tmp_path: Path) -> None:
+    picture = sorted((crude_people / "train2017").iterdir())[0]
+    out = tmp_path / "poses.jsonl"
+    code, _, err = run("infer", bundles["int8"], picture, "--jsonl", out, "--threshold", "0.01", "--track")
+    assert code == 0, err
+    (line,) = out.read_text().splitlines()
+    pose = json.loads(line)["poses"][0]
+    assert np.array(pose["sigma_xy"]).shape == (17, 2) and "track_id" in pose
+
+
+def test_triton_serves_it_without_the_package(bundles: dict[str, Path], tmp_path: Path) -> None:
+    repository = write_repository(bundles["onnx"], tmp_path / "repository")
+    folder = repository / "mdpose_decode" / "1"
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'cv2', 'typer')))\n"
+        "import json, pathlib, importlib\n"
+        "from mdpose_edge.spec import ModelSpec\n"
+        f"spec = ModelSpec.from_json(pathlib.Path({str(folder / 'spec.json')!r}).read_text())\n"
+        f"carried = json.loads(pathlib.Path({str(folder / 'carried.json')!r}).read_text())\n"
+        "decode = importlib.import_module(carried['decoder'])\n"
+        "print(decode.__file__, type(decode.make_decoder(spec, spec.decode)).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(folder / "tests/unit/families/template/decode.py"), "TemplateDecoder"]
