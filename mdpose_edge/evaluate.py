@@ -164,6 +164,11 @@ def run_estimator(
     return results, milliseconds
 
 
+def figure_names(split: CocoSplit) -> tuple[str, ...]:
+    """Return the names of what `protocol_figures` measures on a split, in its order."""
+    return FIGURES if split.crowd_index is None else (*CROWDPOSE_FIGURES, *CROWD_LEVELS)
+
+
 def protocol_figures(
     split: CocoSplit,
     results: Sequence[Mapping[str, Any]],

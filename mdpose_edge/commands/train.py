@@ -111,12 +111,12 @@ def _resume(text: str) -> bool | Literal["auto"]:
 def _validation(data: Path, split: str, family: str) -> Validation:
     """Hand training the protocol of evaluation, which it does not know itself."""
     from mdpose_edge.common.optional import require
-    from mdpose_edge.evaluate import protocol_figures
+    from mdpose_edge.evaluate import figure_names, protocol_figures
     from mdpose_edge.families.registry import evaluation_options
     from mdpose_edge.train.validation import Validation
 
     require("faster_coco_eval", extra="eval", feature="eval_every")  # before hours of training
-    return Validation(data, split, evaluation_options(family), protocol_figures)
+    return Validation(data, split, evaluation_options(family), protocol_figures, figure_names)
 
 
 @contextmanager

@@ -44,7 +44,6 @@ _PANELS = (
     Panel("images per second", ("images_per_s",)),
     Panel("share of time", ("data_wait", "gpu_use"), legend=("data wait", "GPU use")),
 )
-_EVALUATION = Panel("accuracy on the validation split", ("AP", "AP50"), legend=("AP", "AP50"))
 
 
 def draw_curves(
@@ -64,7 +63,8 @@ def draw_curves(
     own = (Panel(title, columns, legend=columns) for title, columns in (figures or {}).items())
     drawn = [_draw_panel(panel, log) for panel in (*_PANELS, *own)]
     if evaluations:
-        drawn.insert(1, _draw_panel(_EVALUATION, evaluations))
+        names = tuple(evaluations[0])[1:3]  # a protocol names its first figures first
+        drawn.insert(1, _draw_panel(Panel("accuracy on the validation split", names, legend=names), evaluations))
     return _tiled(drawn)
 
 

@@ -75,15 +75,17 @@ def train(
 
     Raises:
         Interrupted: a Ctrl-C ended the run early, its checkpoint written; a second one is a plain KeyboardInterrupt.
-        ConfigError: `out` holds another run, or the configuration cannot work.
+        ConfigError: `out` holds another run, or evaluations by another protocol, or the configuration cannot work.
         DataError: the data cannot be read.
         CheckpointError: nothing to resume from, the checkpoint is of another configuration, or none can be written.
         TrainingError: the loss is not finite or has diverged, or another process failed.
     """
     with joined_world() as world, StopSignal() as wish, ExitStack() as stack:
         run = _Run(config, data_dir, out, split, resume, validation, world, stack, note)
-        if world.is_main:
-            run.watch = stack.enter_context(Watch(config, out, run.start, world.device, report))
+        with world.together():
+            if world.is_main:
+                names = None if run.validator is None else run.validator.figure_names
+                run.watch = stack.enter_context(Watch(config, out, run.start, world.device, report, names))
         return run.go(wish)
 
 

@@ -7,7 +7,7 @@ scores (see commands/train.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from mdpose_edge.train.distributed import World
 from mdpose_edge.train.predict import head_tensors, in_eval_mode
 
 Figures = Mapping[str, float | None]
-"""COCO's figures by name, in [0, 1]; None where nobody falls into a figure's range."""
+"""A protocol's figures by name, in [0, 1]; None where nobody falls into a figure's range."""
 
 
 class Score(Protocol):
@@ -48,6 +48,8 @@ class Validation:
     split: str
     decode: DecodeSpec
     score: Score
+    figure_names: Callable[[CocoSplit], tuple[str, ...]]
+    """Of what `score` gives for a split, in the order of the columns of eval.csv."""
 
 
 class Validator:
@@ -75,6 +77,7 @@ class Validator:
         self.spec, self.world, self.workers, self.score = spec, world, workers, validation.score
         self.split = open_split(validation.data_dir, validation.split, data_format, spec.keypoints)
         self.split.check_people()
+        self.figure_names = validation.figure_names(self.split)
         self.decode = make_decoder(spec, validation.decode)
 
     def __call__(self, network: nn.Module) -> Figures | None:

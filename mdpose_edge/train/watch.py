@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from mdpose_edge.common.optional import available
 from mdpose_edge.datasets.images import write_image
+from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.board import Board
@@ -30,7 +31,6 @@ from mdpose_edge.train.step import Step
 from mdpose_edge.train.validation import Figures
 
 BOARD_FOLDER = "tensorboard"
-EVAL_COLUMNS = ("iteration", "AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class Watch:
         start: the first iteration to come; on resume, lines from there on are dropped.
         device: of this process.
         report: called after each iteration.
+        measured: names of what an evaluation measures, the columns of eval.csv; None where none is made.
+
+    Raises:
+        ConfigError: the run that goes on has evaluations by another protocol.
     """
 
     def __init__(
@@ -68,13 +72,14 @@ class Watch:
         start: int,
         device: torch.device,
         report: Callable[[Progress], None] | None,
+        measured: Sequence[str] | None = None,
     ) -> None:
         self.config, self.out, self.device, self.report = config, out, device, report
         family = training_of(config.family)
         self._diagrams = family.figures
         self._figure_names = tuple(chain.from_iterable(family.figures.values()))
         rows = read_csv(out / LOG_FILE, below=start)
-        evaluations = read_csv(out / EVAL_FILE, below=start + 1) if start else []
+        evaluations = _evaluations(out / EVAL_FILE, start, measured) if start else []
         self.health = LossWatch(config.divergence, (float(row["loss"]) for row in rows))
         self.evaluated = {int(row["iteration"]) for row in evaluations}
         self._gpu_use: float | None = None
@@ -87,7 +92,8 @@ class Watch:
             self.log = stack.enter_context(
                 CsvLog(out / LOG_FILE, (*LOG_COLUMNS, *family.parts, *self._figure_names), rows)
             )
-            self.evaluations = stack.enter_context(CsvLog(out / EVAL_FILE, EVAL_COLUMNS, evaluations))
+            columns = tuple(evaluations[0]) if evaluations else ("iteration", *(measured or ()))
+            self.evaluations = stack.enter_context(CsvLog(out / EVAL_FILE, columns, evaluations))
             self._stack = stack.pop_all()
 
     def record(self, iteration: int, step: Step, images_per_s: float, data_wait: float) -> None:
@@ -126,7 +132,7 @@ class Watch:
     def figures(self, done: int, figures: Figures) -> None:
         """Record an evaluation after so many iterations."""
         self._figures = figures
-        self.evaluations.add(str(done), *(shown(figures[name], ".6f") for name in EVAL_COLUMNS[1:]))
+        self.evaluations.add(str(done), *(shown(figures[name], ".6f") for name in self.evaluations.columns[1:]))
         self.evaluations.flush()
         if self.board is not None:
             self.board.scalars(done, {f"val/{name}": value for name, value in figures.items()})
@@ -153,6 +159,16 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def _evaluations(path: Path, start: int, measured: Sequence[str] | None) -> list[dict[str, str]]:
+    """Read the evaluations of a run that goes on; refuse those that no line of this run's would stand below."""
+    rows = read_csv(path, below=start + 1)
+    if rows and measured is not None and tuple(rows[0])[1:] != tuple(measured):
+        do = f"validate on data of the protocol that the run began with, or move {path.name} away"
+        names = ", ".join(tuple(rows[0])[1:])
+        raise ConfigError(str(path), expected=f"the columns {', '.join(measured)}", got=names, do=do)
+    return rows
 
 
 def gpu_use(device: torch.device) -> float | None:

@@ -14,7 +14,7 @@ from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError
-from mdpose_edge.evaluate import CROWD_LEVELS, CROWDPOSE_FIGURES, FIGURES, evaluate, protocol_figures
+from mdpose_edge.evaluate import CROWD_LEVELS, CROWDPOSE_FIGURES, FIGURES, evaluate, figure_names, protocol_figures
 from mdpose_edge.spec import COCO_KEYPOINTS
 from tests.artifacts import Artifacts
 from tests.unit.datasets.public_formats import write_crowdpose, write_ochuman
@@ -40,7 +40,7 @@ def test_each_crowd_level_is_an_ap_over_its_own_images(tmp_path: Path) -> None:
     split = crowdpose(tmp_path)  # crowd indices 0.05, 0.15, 0.5, 0.9
     found = truth_as_results(split, range(0, 2)) + truth_as_results(split, range(3, 4))  # nobody on the third
     figures = protocol_figures(split, found, sigmas=CROWDPOSE_KEYPOINTS.sigmas)
-    assert tuple(figures) == (*CROWDPOSE_FIGURES, *CROWD_LEVELS)
+    assert tuple(figures) == figure_names(split) == (*CROWDPOSE_FIGURES, *CROWD_LEVELS)
     assert figures["AP_easy"] == figures["AP_hard"] == figures["AP_easy_0.2"] == pytest.approx(1.0)
     # Two of four people: precision 1 up to recall 1/2, 51 of the 101 recall points.
     assert figures["AP_medium"] == pytest.approx(51 / 101)
@@ -98,7 +98,7 @@ def test_ochuman_has_cocos_ten_figures_and_a_perfect_result_scores_one(tmp_path:
     write_ochuman(tmp_path)
     split = open_split(tmp_path, "val")
     figures = protocol_figures(split, truth_as_results(split, range(3)), sigmas=COCO_KEYPOINTS.sigmas)
-    assert tuple(figures) == FIGURES
+    assert tuple(figures) == figure_names(split) == FIGURES
     measured = [value for value in figures.values() if value is not None]
     assert measured == pytest.approx([1.0] * len(measured)) and figures["AP"] is not None
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mdpose_edge.errors import MdposeError
-from mdpose_edge.evaluate import EVAL_DECODE, coco_figures
+from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, figure_names
 from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
 from mdpose_edge.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import training_batches
@@ -48,7 +48,7 @@ def shared_config(**changes: Any) -> TrainConfig:
 
 
 def validation(data: Path) -> Validation:
-    return Validation(data, "train", EVAL_DECODE, coco_figures)
+    return Validation(data, "train", EVAL_DECODE, coco_figures, figure_names)
 
 
 def gradients(world: World, data: Path, *, accumulate: int, freeze_statistics: bool = False) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def poses_found(world: World, data: Path) -> list[Any]:
     spec = make_spec(config.network, config.input.spec())
     torch.manual_seed(0)
     network = MDPoseNetwork(spec, auxiliary_center=True)
-    Validator(Validation(data, "train", EVAL_DECODE, score), spec, world, workers=0)(network)
+    Validator(Validation(data, "train", EVAL_DECODE, score, figure_names), spec, world, workers=0)(network)
     return found
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
-from mdpose_edge.errors import DataError
+from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.evaluate import CROWD_LEVELS, evaluate
+from mdpose_edge.evaluate import CROWD_LEVELS, CROWDPOSE_FIGURES, EVAL_DECODE, evaluate, figure_names, protocol_figures
 from mdpose_edge.train.config import DataConfig, ScheduleConfig
+from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import train
+from mdpose_edge.train.state import EVAL_FILE
+from mdpose_edge.train.validation import Validation
 from tests.unit.datasets.public_formats import write_crowdpose
 from tests.unit.tiny_coco import document, person, write_split
 from tests.unit.train.crude_people import tiny_config
@@ -35,6 +40,41 @@ def test_crowdposes_fourteen_keypoints_go_from_file_to_figures(tmp_path: Path) -
     assert poses.keypoints_xy.shape[1:] == poses.sigma_xy.shape[1:] == (14, 2)
     found = evaluate(model, tmp_path, "train", threads=1)
     assert found.format == "crowdpose" and set(CROWD_LEVELS) < set(found.figures)
+
+
+def crowdpose_run(tmp_path: Path, **options: Any) -> Path:
+    """Train on CrowdPose's files, measured on them twice; give the run's folder."""
+    config = tiny_config(schedule=ScheduleConfig(iterations=4), batch_size=2, checkpoint_every=2, **options)
+    validation = Validation(tmp_path, "train", EVAL_DECODE, protocol_figures, figure_names)
+    train(config, tmp_path, tmp_path / "run", validation=validation, resume="auto")
+    return tmp_path / "run"
+
+
+def test_training_on_crowdpose_is_evaluated_by_its_protocol(tmp_path: Path) -> None:
+    write_crowdpose(tmp_path, "train")
+    out = crowdpose_run(tmp_path, eval_every=2, tensorboard=True)
+    rows = read_csv(out / EVAL_FILE)
+    assert tuple(rows[0]) == ("iteration", *CROWDPOSE_FIGURES, *CROWD_LEVELS)
+    found = evaluate(out / "model.safetensors", tmp_path, "train", threads=1)
+    assert {name: float(rows[-1][name]) for name in found.figures} == pytest.approx(found.figures, abs=1e-6)
+    assert [row["iteration"] for row in rows] == ["2", "4"]
+    event_accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    events = event_accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
+    assert {"val/AP", "val/AP_hard"} <= set(events.Tags()["scalars"])
+
+
+def test_evaluations_by_another_protocol_are_not_gone_on_with(tmp_path: Path) -> None:
+    write_crowdpose(tmp_path, "train")
+    out = crowdpose_run(tmp_path, eval_every=2)
+    (out / "model.safetensors").unlink()
+    coco = "iteration,AP,AP50,AP75,APM,APL,AR,AR50,AR75,ARM,ARL\n"
+    (out / EVAL_FILE).write_text(coco + "2" + ",0.5" * 10 + "\n")
+    before = (out / EVAL_FILE).read_bytes()
+    with pytest.raises(ConfigError, match=r"eval\.csv: expected the columns AP, .*AP_hard, .*, got AP, .*APM, .*move"):
+        crowdpose_run(tmp_path, eval_every=2)
+    assert (out / EVAL_FILE).read_bytes() == before
+    (out / EVAL_FILE).write_text(coco)  # of a run that never came to an evaluation
+    assert tuple(read_csv(crowdpose_run(tmp_path, eval_every=2) / EVAL_FILE)[0])[-1] == "AP_medium_0.2"
 
 
 def write_birds(folder: Path) -> None:
