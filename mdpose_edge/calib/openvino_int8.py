@@ -20,6 +20,7 @@ from mdpose_edge.calib.ranges import Progress, batches
 from mdpose_edge.calib.thresholds import check_method
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError
+from mdpose_edge.runtimes.openvino_session import read_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -78,9 +79,8 @@ def read_float_graph(model: onnx.ModelProto) -> openvino.Model:
 
     Biases arrive as arithmetic on shapes; folded here, they fuse into their convolutions.
     """
-    ov = require("openvino", extra="export", feature="OpenVINO graphs")
     passes = require("openvino.passes", extra="export", feature="OpenVINO graphs")
-    graph = ov.Core().read_model(model.SerializeToString())
+    graph = read_graph(model.SerializeToString(), where="the graph", feature="OpenVINO graphs")
     manager = passes.Manager()
     manager.register_pass(passes.ConstantFolding())
     manager.run_passes(graph)

@@ -14,8 +14,8 @@ from mdpose_edge.calib.graph import GraphView, check_float_source
 from mdpose_edge.calib.once import Once
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method, find_threshold
 from mdpose_edge.common.optional import require
-from mdpose_edge.errors import ExportError
-from mdpose_edge.runtimes.onnxruntime_adapter import onnxruntime_errors
+from mdpose_edge.errors import EngineError, ExportError
+from mdpose_edge.runtimes.onnxruntime_session import open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -195,21 +195,16 @@ def observed_session(
         ExportError: onnxruntime refuses the graph.
     """
     onnx = require("onnx", extra="export", feature="measuring ranges")
-    ort = require("onnxruntime", extra="export", feature="measuring ranges")
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
     names = list(_float_activations(onnx, graph) if tensors is None else tensors)
     del graph.graph.output[:]
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     (input_name,) = (value.name for value in graph.graph.input)
-    ort.disable_telemetry_events()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only
     try:
-        session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except onnxruntime_errors() as error:
-        got = str(error).strip().splitlines()[-1]
-        raise ExportError("the graph", expected="one that onnxruntime runs", got=got, do="report this") from error
+        session = open_session(graph.SerializeToString(), where="the graph", feature="measuring ranges", optimized=True)
+    except EngineError as error:
+        raise ExportError("the graph", expected="one that onnxruntime runs", got=error.got, do="report this") from error
 
     def run(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         return dict(zip(names, session.run(names, {input_name: images}), strict=True))

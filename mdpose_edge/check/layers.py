@@ -22,6 +22,8 @@ from mdpose_edge.check.sides import same_cells
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import MissingPackageError
 from mdpose_edge.preprocess import preprocess
+from mdpose_edge.runtimes.onnxruntime_session import is_optimized, open_session
+from mdpose_edge.runtimes.openvino_session import compile_graph, read_graph
 from mdpose_edge.runtimes.registry import default_engine
 from mdpose_edge.spec import InputSpec
 
@@ -120,16 +122,17 @@ def _layers(bundle: Bundle, runtime: str | None) -> _Layers:
 
 def _of_onnx(bundle: Bundle) -> _Layers:
     onnx = require("onnx", extra="export", feature="errors by layer")
-    ort = require("onnxruntime", extra="onnxruntime", feature="errors by layer")
     model = onnx.load(str(bundle.graph))
 
     def load(names: list[str]) -> Observe:
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        ort.disable_telemetry_events()
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(
+            model.SerializeToString(),
+            where=str(bundle.path),
+            feature="errors by layer",
+            optimized=is_optimized(bundle.spec.target),  # as the adapter runs it
+        )
         feed = bundle.spec.input.name
         return lambda images: dict(zip(names, session.run(names, {feed: images}), strict=True))
 
@@ -137,14 +140,11 @@ def _of_onnx(bundle: Bundle) -> _Layers:
 
 
 def _of_openvino(bundle: Bundle) -> _Layers:
-    ov = require("openvino", extra="openvino", feature="errors by layer")
-    core = ov.Core()
-    graph = core.read_model(bundle.graph)
+    graph = read_graph(bundle.graph, where=str(bundle.path), feature="errors by layer")
 
     def load(names: list[str]) -> Observe:
         graph.add_outputs(names)
-        # As the adapter runs it.
-        compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = compile_graph(graph, where=str(bundle.path))
         request = compiled.create_infer_request()
         index = {name: i for i, port in enumerate(compiled.outputs) for name in port.get_names()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -102,19 +102,9 @@ class CheckedAdapter(Closing):
     def _engine_errors(self) -> tuple[type[Exception], ...]:
         """What the engine raises when it cannot load or run a graph."""
 
-    @contextmanager
-    def _failures(self, verb: str) -> Iterator[None]:
+    def _failures(self, verb: str) -> AbstractContextManager[None]:
         """Turn what the engine raises into an EngineError; `verb` is what it was asked to do."""
-        try:
-            yield
-        except self._engine_errors() as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise EngineError(
-                self._where,
-                expected=f"a graph that {self.engine} can {verb}",
-                got=f'"{lines[-1] if lines else type(error).__name__}"',  # the engines' last line says why
-                do=f"export it again, or update {self.engine}",
-            ) from error
+        return engine_failures(self._where, self.engine, verb, self._engine_errors())
 
     def _check_graph(self, inputs: list[TensorInfo], outputs: list[TensorInfo]) -> None:
         """Refuse a graph whose input or outputs are not what its spec says."""
@@ -147,6 +137,28 @@ class CheckedAdapter(Closing):
 
     def _refuse(self, expected: str, got: str) -> None:
         raise EngineError(self._where, expected=expected, got=got, do="export it again: graph and spec disagree")
+
+
+@contextmanager
+def engine_failures(where: str, engine: str, verb: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what an engine raises into an EngineError.
+
+    Args:
+        where: what the graph is called.
+        engine: the engine's name.
+        verb: what it was asked to do with the graph.
+        errors: what it raises when it cannot.
+    """
+    try:
+        yield
+    except errors as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise EngineError(
+            where,
+            expected=f"a graph that {engine} can {verb}",
+            got=f'"{lines[-1] if lines else type(error).__name__}"',  # the engines' last line says why
+            do=f"export it again, or update {engine}",
+        ) from error
 
 
 def _show(tensors: list[TensorInfo]) -> str:

@@ -8,18 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.common.optional import require
 from mdpose_edge.runtimes.base import CheckedAdapter, TensorInfo
+from mdpose_edge.runtimes.openvino_session import OPENVINO_ERRORS, compile_graph, read_graph
 
-DEVICE = "CPU"
 _NUMPY_NAMES = {"u8": "uint8", "f32": "float32"}
 
 
 class OpenVinoAdapter(CheckedAdapter):
-    """Run a bundle on OpenVINO, tuned for the latency of one call.
-
-    Arithmetic is float32 whatever the machine: left alone, OpenVINO computes in bfloat16 where the CPU can, which
-    keeps 8 bits of each activation. An fp16 bundle has float16 weights all the same.
+    """Run a bundle on OpenVINO, by the hints of `openvino_session`: for one call's latency, in float32.
 
     Args:
         bundle: its graph is OpenVINO IR or an ONNX file.
@@ -34,13 +30,9 @@ class OpenVinoAdapter(CheckedAdapter):
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         super().__init__(bundle.spec, bundle.graph, threads)
-        ov = require("openvino", extra="openvino", feature="the openvino engine")
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = str(threads)
+        graph = read_graph(bundle.graph, where=self._where, feature="the openvino engine")
+        compiled = compile_graph(graph, where=self._where, threads=threads)
         with self._failures("load"):
-            core = ov.Core()
-            compiled = core.compile_model(core.read_model(bundle.graph), DEVICE, config)
             self._request = compiled.create_infer_request()
         outputs = [_describe(port, self.spec.outputs) for port in compiled.outputs]
         self._check_graph([_describe(port, (self.spec.input.name,)) for port in compiled.inputs], outputs)
@@ -55,7 +47,7 @@ class OpenVinoAdapter(CheckedAdapter):
         del self._request
 
     def _engine_errors(self) -> tuple[type[Exception], ...]:
-        return (RuntimeError,)
+        return OPENVINO_ERRORS
 
 
 def _describe(port: Any, wanted: tuple[str, ...]) -> TensorInfo:

@@ -12,14 +12,21 @@ from mdpose_edge.bundle import Bundle
 from mdpose_edge.common.files import written_by_library
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ExportError
+from mdpose_edge.runtimes.base import engine_failures
+from mdpose_edge.runtimes.onnxruntime_session import is_optimized, onnxruntime_errors, open_session
+from mdpose_edge.runtimes.openvino_session import OPENVINO_ERRORS, compile_graph, read_graph
 from mdpose_edge.runtimes.registry import load_adapter
 from mdpose_edge.spec import ModelSpec
 
 BATCH_AXIS = "batch"
-TOLERANCE = 1e-4
-"""Largest difference between an image run alone and in a batch, relative to an output's largest value: the arithmetic
-is the same, in another order. Measured in float32 and float16 on the tests' network: 5e-7 on onnxruntime, 0 on
-OpenVINO."""
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-4, "int8": 0.1}
+"""By precision: largest difference between an image run alone and in a batch, relative to an output's largest value.
+
+The arithmetic is the same, in another order. In float32 and float16 that is rounding: 1e-6 on onnxruntime and 0 on
+OpenVINO, on the tests' network. In int8 a value between two steps of a grid may fall to either, and later layers spread
+that. On INT8 bundles of the demo's start checkpoint: 0 on an EPYC, 4e-4 by OpenVINO on a Xeon with AMX; every float
+constant changed by 1e-7 of itself moves outputs by 0.02 to 0.04, and so do kernels without VNNI. Another image in the
+slot moves them by 0.5."""
 PROBE_IMAGES = 2
 
 Heads = dict[str, NDArray[np.float32]]
@@ -56,7 +63,7 @@ def free_onnx(source: Path, out: Path, spec: ModelSpec) -> None:
 def free_openvino(source: Path, out: Path, spec: ModelSpec) -> None:
     """Write OpenVINO IR with its batch axis open; see `free_onnx`."""
     ov: Any = require("openvino", extra="openvino", feature="a Triton repository")
-    model = ov.Core().read_model(source)
+    model: Any = read_graph(source, where=str(source), feature="a Triton repository")
     model.reshape({spec.input.name: [-1, spec.input.height, spec.input.width, 3]})
     for port in model.outputs:
         if port.get_partial_shape()[0].is_static:
@@ -77,8 +84,8 @@ def check_batches(engine: str, graph: Path, bundle: Bundle) -> float:
         The largest difference, relative to an output's largest value.
 
     Raises:
-        ExportError: they differ by more than TOLERANCE.
-        EngineError: the bundle's own graph does not run.
+        ExportError: they differ by more than TOLERANCES has it.
+        EngineError: the bundle's own graph does not run, or the open one does not.
     """
     spec, size = bundle.spec, bundle.spec.input
     images = np.random.default_rng(0).integers(0, 256, (PROBE_IMAGES, size.height, size.width, 3), np.uint8)
@@ -90,23 +97,25 @@ def check_batches(engine: str, graph: Path, bundle: Bundle) -> float:
             for name, tensor in alone.items():
                 error = np.abs(together[name][i] - tensor[0]).max() / max(np.abs(tensor[0]).max(), 1e-12)
                 worst = max(worst, float(error))
-    if not worst <= TOLERANCE:
-        expected = f"the same outputs in a batch as alone, within {TOLERANCE:g}"
+    tolerance = TOLERANCES[spec.precision]
+    if not worst <= tolerance:
+        expected = f"the same outputs in a batch as alone, within {tolerance:g}"
         raise ExportError(str(bundle.path), expected=expected, got=f"{worst:.2g}", do="report this")
     return worst
 
 
 def _run_onnx(graph: Path, images: NDArray[np.uint8], spec: ModelSpec) -> Heads:
-    ort: Any = require("onnxruntime", extra="onnxruntime", feature="checking a Triton repository")
-    ort.disable_telemetry_events()
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return dict(zip(spec.outputs, session.run(list(spec.outputs), {spec.input.name: images}), strict=True))
+    feature = "checking a Triton repository"
+    session = open_session(graph, where=graph.name, feature=feature, optimized=is_optimized(spec.target))
+    with engine_failures(graph.name, "onnxruntime", "run", onnxruntime_errors()):
+        return dict(zip(spec.outputs, session.run(list(spec.outputs), {spec.input.name: images}), strict=True))
 
 
 def _run_openvino(graph: Path, images: NDArray[np.uint8], spec: ModelSpec) -> Heads:
-    ov: Any = require("openvino", extra="openvino", feature="checking a Triton repository")
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled([images])
+    opened = read_graph(graph, where=graph.name, feature="checking a Triton repository")
+    compiled = compile_graph(opened, where=graph.name)
+    with engine_failures(graph.name, "openvino", "run", OPENVINO_ERRORS):
+        results = compiled([images])
     return {name: np.array(results[compiled.output(name)]) for name in spec.outputs}
 
 

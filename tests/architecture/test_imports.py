@@ -67,6 +67,24 @@ def test_package_init_imports_nothing_heavy(package: str) -> None:
     assert loaded_after(f"import {package}") == set()
 
 
+def test_each_engine_of_a_graph_is_entered_by_one_door() -> None:
+    """Sessions are opened, and graphs read and compiled, in one module an engine: elsewhere options would drift."""
+    doors = {
+        "InferenceSession": "onnxruntime_session.py",
+        "SessionOptions": "onnxruntime_session.py",
+        "Core": "openvino_session.py",
+        "compile_model": "openvino_session.py",
+        "read_model": "openvino_session.py",
+    }
+    found = {
+        (node.attr, path.name)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in doors
+    }
+    assert found == set(doors.items())
+
+
 def test_command_line_imports_nothing_heavy() -> None:
     assert loaded_after("import mdpose_edge.cli") == set()
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from mdpose_edge import __version__
 from mdpose_edge.calib.qdq import SCHEME, QdqModel, quantize_qdq
@@ -27,6 +26,7 @@ from mdpose_edge.export.targets.registry import Job, Written, describe_int8
 from mdpose_edge.export.targets.tensorrt_options import Resolved, make_recipe
 from mdpose_edge.nvdla.cache import calibration_cache
 from mdpose_edge.nvdla.dry_run import dry_run
+from mdpose_edge.runtimes.onnxruntime_session import is_optimized, open_session
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.trt.platforms import typing_of
 from mdpose_edge.trt.recipe import GOLDEN_FILE, RECIPE_FILE, recipe_summary
@@ -133,9 +133,12 @@ def _check_input(model: onnx.ModelProto, spec: ModelSpec) -> None:
 def _golden(reference: onnx.ModelProto, spec: ModelSpec) -> bytes:
     """Record the head tensors of images with the spectrum of natural scenes."""
     images = parity_images(replace(spec.input, batch=2 * GOLDEN_IMAGES))[1::2]
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # see the onnxruntime adapter
-    session = ort.InferenceSession(reference.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(
+        reference.SerializeToString(),
+        where="the graph",
+        feature="recording head tensors",
+        optimized=is_optimized(spec.target),
+    )
     batch = spec.input.batch
     rows = np.arange(-(-len(images) // batch) * batch) % len(images)
     found = [

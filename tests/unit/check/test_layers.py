@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdpose_edge.bundle import open_bundle
 from mdpose_edge.check.frames import Frames, frames_of
 from mdpose_edge.check.gate import check
 from mdpose_edge.check.layers import layer_errors, layer_name
+from mdpose_edge.check.measurement import OutputSums
 from mdpose_edge.check.report import render
+from mdpose_edge.preprocess import preprocess
 from tests.artifacts import Artifacts
 from tests.unit.check.faults import edited_bundle, scale_one_layer
 
@@ -53,6 +56,30 @@ def test_one_onnx_graph_on_two_engines_agrees(bundle: Path, frames: Frames) -> N
     assert max(error.relative for error in found.errors) < 1e-4
 
 
+def test_a_graph_for_tensorrt_is_explained_as_the_adapter_runs_it(
+    artifacts: Artifacts, bundle: Path, frames: Frames
+) -> None:
+    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    typed = artifacts.bundle("tensorrt", "int8")
+    found = layer_errors(typed, bundle, frames, runtime="onnxruntime").errors
+    sides = []
+    for path in (typed, bundle):
+        model = onnx.load(path / "model.onnx")
+        model.graph.output.extend(onnx.ValueInfoProto(name=error.name) for error in found)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        sides.append(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]))
+    sums = {error.name: OutputSums() for error in found}
+    spec = open_bundle(bundle).spec
+    for index in range(len(frames)):
+        feed = {spec.input.name: preprocess(frames[index].pixels, spec.input)[0][None]}
+        for name, *values in zip(sums, *(side.run(list(sums), feed) for side in sides), strict=True):
+            sums[name].add(*values)
+    assert [error.rms for error in found] == pytest.approx([sums[name].error(name).rms for name in sums], rel=1e-3)
+    assert len(found) > 10
+
+
 def test_the_error_leaps_at_the_layer_that_is_wrong(bundle: Path, frames: Frames, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     weights = [
@@ -83,8 +110,6 @@ def test_where_nothing_is_known_the_page_says_why(artifacts: Artifacts, bundle: 
 def test_other_cells_or_a_missing_package_are_no_error(
     bundle: Path, frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mdpose_edge.bundle import open_bundle
-
     heads = tuple(dataclasses.replace(head, stride=2 * head.stride) for head in open_bundle(bundle).spec.heads)
     other = edited_bundle(bundle, tmp_path / "bundle", heads=heads)
     assert "other levels" in layer_errors(other, bundle, frames).note
