@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.evaluate import coco_figures, evaluate
+from mdpose_edge.evaluate import coco_figures, evaluate, figure_names
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.families.registry import FAMILIES, evaluation_options
 from mdpose_edge.runtimes.registry import read_model_spec
@@ -55,7 +55,7 @@ def run_folder(crude_people: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     config = read_config(options, "test")
     assert config.augment == AugmentConfig(rotation_prob=0.0, expand_prob=0.0, crop_prob=0.0)
     decode = evaluation_options(config.family)
-    train(config, crude_people, out, validation=Validation(crude_people, "train", decode, coco_figures))
+    train(config, crude_people, out, validation=Validation(crude_people, "train", decode, coco_figures, figure_names))
     return out
 
 
