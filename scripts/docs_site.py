@@ -27,7 +27,7 @@ DECISIONS, REFERENCE = "decisions/index.md", "reference.md"
 SPECS = ("InputSpec", "HeadSpec", "KeypointSpec", "DecodeSpec", "Provenance")
 STREAMS = (
     "mdpose_edge.stream.sources.open_source",
-    "mdpose_edge.stream.frames.Frame",
+    "mdpose_edge.stream.frames.CapturedFrame",
     "mdpose_edge.stream.frames.FrameSource",
     "mdpose_edge.stream.pipeline.run_pipeline",
     "mdpose_edge.stream.result.FrameResult",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.capture import Capture, file_capture, shown_url
-from mdpose_edge.stream.frames import Frame, FrameSource, Note, ignore_note
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
 MISSING_SHARE = 0.02
 """Of the frames that a header promises, so many may be missing at the end: some containers only estimate."""
@@ -39,12 +39,12 @@ class ImageSource(FrameSource):
         self.fps, self.total = fps, len(paths)
         self._closed = False
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         assert self.fps is not None
         for index, path in enumerate(self.paths):
             if self._closed:
                 return
-            yield Frame(index, index / self.fps, read_image(path, orient=True), str(path), is_file=True)
+            yield CapturedFrame(index, index / self.fps, read_image(path, orient=True), str(path), is_file=True)
 
     def close(self) -> None:
         """End the iteration before the next image."""
@@ -70,7 +70,7 @@ class VideoFile(FrameSource):
         self.fps, self.total = self._capture.fps, self._capture.total
         self._closed = False
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         index, last_s = 0, 0.0
         while not self._closed:
             found, image = self._capture.read()
@@ -79,7 +79,7 @@ class VideoFile(FrameSource):
             last_s = self._time_s(index, last_s)
             if self._usable(image, index):
                 assert image is not None
-                yield Frame(index, last_s, image, self.name)
+                yield CapturedFrame(index, last_s, image, self.name)
             index += 1
         if not self._closed:
             self._capture.release()
@@ -125,7 +125,7 @@ class RawSource(FrameSource):
         self._file, self._size_wh = file, size_wh
         self._closed = False
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         assert self.fps is not None
         width, height = self._size_wh
         index = 0
@@ -135,7 +135,7 @@ class RawSource(FrameSource):
             if got < image.nbytes:
                 self._check_end(index, got, image.nbytes)
                 return
-            yield Frame(index, index / self.fps, image, self.name)
+            yield CapturedFrame(index, index / self.fps, image, self.name)
             index += 1
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ def ignore_note(sentence: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class CapturedFrame:
     """One picture of a source."""
 
     index: int
@@ -67,7 +67,7 @@ class FrameSource(Closing):
         self._note = note
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Frame]: ...
+    def __iter__(self) -> Iterator[CapturedFrame]: ...
 
     def _usable(self, image: NDArray[np.uint8] | None, index: int) -> bool:
         """Say whether a video's frame can be used; count it where it cannot, and say so the first time."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.capture import shown_url
-from mdpose_edge.stream.frames import Frame, FrameSource, Note, ignore_note
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
 MAX_DELAY_S = 30.0
 """Longest pause before another attempt."""
@@ -86,7 +86,7 @@ class LiveSource(FrameSource):
         self.fps = capture.fps
         self._reader = _Reader(capture)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         failures, lost_s = 0, 0.0
         while not self._closed.is_set():
             arrived = self._reader.next(self._reconnect.stall_s)
@@ -111,7 +111,7 @@ class LiveSource(FrameSource):
         self._reader.stop()
         self._reader.join(CLOSE_S)
 
-    def _frame(self, image: NDArray[np.uint8] | None, arrival_s: float, missed: int) -> Frame | None:
+    def _frame(self, image: NDArray[np.uint8] | None, arrival_s: float, missed: int) -> CapturedFrame | None:
         if self._start_s is None:  # what came before anybody asked was not dropped
             self._start_s, missed = arrival_s, 0
         self.dropped += missed
@@ -120,7 +120,7 @@ class LiveSource(FrameSource):
         if not self._usable(image, index):
             return None
         assert image is not None
-        return Frame(index, arrival_s - self._start_s, image, self.name)
+        return CapturedFrame(index, arrival_s - self._start_s, image, self.name)
 
     def _open_again(self, failures: int, why: str) -> int:
         """Try once more after a pause; give the failures in a row, this one counted until a frame comes."""

@@ -23,7 +23,7 @@ from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.stream.channel import Channel
-from mdpose_edge.stream.frames import Frame, FrameSource
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource
 from mdpose_edge.stream.result import FrameResult, Progress, Report, Sink, StageTimes
 
 FILE_DEPTH, LIVE_DEPTH = 4, 1
@@ -81,7 +81,7 @@ def run_pipeline(
 class _Picture:
     """A frame on its way."""
 
-    frame: Frame
+    frame: CapturedFrame
     arrival_s: float
     stage_ms: dict[str, float] = field(default_factory=dict)
     geometry: FrameGeometry | None = None

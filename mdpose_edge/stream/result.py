@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.poses import Poses
-from mdpose_edge.stream.frames import Frame
+from mdpose_edge.stream.frames import CapturedFrame
 
 STAGES = ("capture", "preprocess", "engine", "decode", "track", "sinks")
 """In order. Each but the engine has a thread of its own; tracking shares that of decoding."""
@@ -22,7 +22,7 @@ KEPT_TIMES = 2048
 class FrameResult:
     """One frame and what was found in it."""
 
-    frame: Frame
+    frame: CapturedFrame
     poses: Poses
     """In px of the frame; smoothed where that was asked for."""
     track_ids: NDArray[np.int64] | None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from mdpose_edge.stream.frames import Frame, FrameSource
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource
 from mdpose_edge.stream.sources import DEFAULT_FPS
 
 LATE_S = 0.1
@@ -40,10 +40,10 @@ class PacedSource(FrameSource):
         self.fps = file.fps
         self.total = None if loop else file.total
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         first_index, first_s = 0, 0.0
         while True:
-            last: Frame | None = None
+            last: CapturedFrame | None = None
             for frame in self._in_time():
                 last = replace(frame, index=first_index + frame.index, time_s=first_s + frame.time_s)
                 yield last
@@ -58,7 +58,7 @@ class PacedSource(FrameSource):
         """Release the file; calling it twice is harmless."""
         self._file.close()
 
-    def _in_time(self) -> Iterator[Frame]:
+    def _in_time(self) -> Iterator[CapturedFrame]:
         start = time.monotonic()
         for frame in self._file:
             wait_s = start + frame.time_s - time.monotonic()

@@ -12,12 +12,12 @@ from mdpose_edge.datasets.images import decode_image
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.capture import Capture
 from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile
-from mdpose_edge.stream.frames import Frame, FrameSource
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource
 from tests.unit.stream.media import number_of, picture, write_video
 
 
-def frames_and_error(source: FrameSource) -> tuple[list[Frame], InputError | None]:
-    frames: list[Frame] = []
+def frames_and_error(source: FrameSource) -> tuple[list[CapturedFrame], InputError | None]:
+    frames: list[CapturedFrame] = []
     try:
         for frame in source:
             frames.append(frame)

@@ -13,7 +13,7 @@ from mdpose_edge.errors import EngineError, InputError, OutputError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.stream.files import VideoFile
-from mdpose_edge.stream.frames import Frame, FrameSource
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource
 from mdpose_edge.stream.pipeline import BUFFERS, FILE_DEPTH, run_pipeline
 from mdpose_edge.stream.result import KEPT_TIMES, FrameResult, StageTimes
 from mdpose_edge.track.tracker import PoseTracker
@@ -53,13 +53,13 @@ class Endless(FrameSource):
         self.live = live
         self.given, self.closed, self._lost_after = 0, 0, lost_after
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
         while not self.closed:
             if self.given == self._lost_after:
                 raise InputError("endless", expected="frames", got="none", do="wait")
             self.given += 1
-            yield Frame(self.given - 1, (self.given - 1) / 30, noise, "endless")
+            yield CapturedFrame(self.given - 1, (self.given - 1) / 30, noise, "endless")
 
     def close(self) -> None:
         self.closed += 1
@@ -99,9 +99,9 @@ class Growing(FrameSource):
         noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
         self.images = [noise[:120, :160]] * 3 + [noise] * 3 + [noise[:, :90]] * 2
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         for index, image in enumerate(self.images):
-            yield Frame(index, index / 30, image, self.name)
+            yield CapturedFrame(index, index / 30, image, self.name)
 
     def close(self) -> None:
         pass
@@ -179,7 +179,7 @@ def test_stop_ends_after_the_frames_under_way(estimator: PoseEstimator) -> None:
 
 def test_stop_does_not_wait_for_a_read_that_never_returns(estimator: PoseEstimator) -> None:
     class Stuck(Endless):
-        def __iter__(self) -> Iterator[Frame]:
+        def __iter__(self) -> Iterator[CapturedFrame]:
             yield from (next(iter(Endless())) for _ in range(2))
             threading.Event().wait(30)
 

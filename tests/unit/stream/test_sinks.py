@@ -19,7 +19,7 @@ from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.stream import video
 from mdpose_edge.stream.files import VideoFile
-from mdpose_edge.stream.frames import Frame
+from mdpose_edge.stream.frames import CapturedFrame
 from mdpose_edge.stream.painted import PaintedImages, Painter
 from mdpose_edge.stream.records import pose_records
 from mdpose_edge.stream.result import FrameResult
@@ -38,7 +38,7 @@ def result(
     rng = np.random.default_rng(index)
     keypoints = rng.uniform(5, 60, (people, 17, 2)).astype(np.float32)
     poses = Poses(keypoints, np.linspace(0.9, 0.5, people).astype(np.float32), np.full_like(keypoints, 1.25))
-    frame = Frame(index, index / 10 if time_s is None else time_s, picture(index % 28, size_wh), name, is_file)
+    frame = CapturedFrame(index, index / 10 if time_s is None else time_s, picture(index % 28, size_wh), name, is_file)
     return FrameResult(frame, poses, np.arange(1, people + 1) if ids else None, {"engine": 12.3456}, 20.0)
 
 
@@ -278,7 +278,7 @@ source = VideoFile(write_video(out / "in.avi", 2))
 noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 def noisy(index):
     plain = result(index, people=3)
-    return FrameResult(Frame(index, index / 10, np.roll(noise, index), "cam"), plain.poses, None, {}, 0.0)
+    return FrameResult(CapturedFrame(index, index / 10, np.roll(noise, index), "cam"), plain.poses, None, {}, 0.0)
 for sink in (CocoSink(out / "a.json"), VideoSink(out / "a.mp4", PAINT, source)):
     try:
         for index in range(60):

@@ -18,7 +18,7 @@ import pytest
 
 from mdpose_edge.errors import InputError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.stream.frames import Frame, FrameSource
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource
 from mdpose_edge.stream.sources import open_source
 from mdpose_edge.track.tracker import PoseTracker
 from mdpose_edge.view.paced import PacedSource, play
@@ -90,8 +90,8 @@ def test_viewers_are_told_what_ended_it(artifacts: Artifacts) -> None:
         def close(self) -> None:
             pass
 
-        def __iter__(self) -> Iterator[Frame]:
-            yield Frame(0, 0.0, np.zeros((48, 64, 3), np.uint8), self.name)
+        def __iter__(self) -> Iterator[CapturedFrame]:
+            yield CapturedFrame(0, 0.0, np.zeros((48, 64, 3), np.uint8), self.name)
             arrived.wait(20)
             raise InputError("camera 0", expected="frames", got="none", do="plug it in again")
 
