@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.files import write_whole
+from mdpose_edge.datasets.animations import is_animation
 from mdpose_edge.errors import InputError
 from mdpose_edge.preprocess import check_frame
 
@@ -73,6 +74,8 @@ def decode_image(data: bytes, where: str, *, orient: bool, shrink: int = 1) -> N
     is_jpeg = data.startswith(_JPEG_START)
     if (is_jpeg and not _jpeg_is_whole(data)) or (data.startswith(_PNG_START) and not _png_is_whole(data)):
         raise InputError(where, expected="a whole image", got="one that breaks off or is damaged", do="copy it again")
+    if is_animation(data):
+        raise InputError(where, expected="a still image", got="an animation", do="give it alone: it is read as a video")
     stored = 0 if orient else cv2.IMREAD_IGNORE_ORIENTATION
     color = cv2.IMREAD_COLOR | stored
     if is_jpeg:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -29,6 +29,23 @@ class CaptureSpec:
     fps: float | None = None
 
 
+class FileCapture(Protocol):
+    """What a video file needs of its decoder."""
+
+    fps: float | None
+    total: int | None
+    """Frames, as the header or the decoder has it."""
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        """Give the next frame; False at the end, and where one does not decode."""
+
+    def position_s(self) -> float:
+        """Give the time of the frame that was read last, by the file."""
+
+    def release(self) -> None:
+        """Close it."""
+
+
 class Capture:
     """An open cv2.VideoCapture.
 
@@ -39,10 +56,10 @@ class Capture:
     def __init__(self, inner: cv2.VideoCapture) -> None:
         self._inner = inner
         frames = inner.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.total = int(frames) if 0 < frames < 1e12 else None
+        self.total: int | None = int(frames) if 0 < frames < 1e12 else None
         """Frames by the header, where it says so."""
         fps = inner.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1e4 else None
+        self.fps: float | None = fps if 0 < fps < 1e4 else None
 
     @property
     def has_length(self) -> bool:

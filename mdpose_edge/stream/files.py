@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -11,13 +12,18 @@ from numpy.typing import NDArray
 
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import InputError
-from mdpose_edge.stream.capture import Capture, file_capture, shown_url
+from mdpose_edge.stream.animation import open_file
+from mdpose_edge.stream.capture import FileCapture, shown_url
+from mdpose_edge.stream.containers import Container, read_container
 from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
 MISSING_SHARE = 0.02
 """Of the frames that a header promises, so many may be missing at the end: some containers only estimate."""
 MISSING_FRAMES = 3
 """And so many in a short video."""
+DAMAGED_FRAMES, DAMAGE_S = 300, 2.0
+"""So many frames in a row, and for so long, may fail to decode before a video counts as over."""
+DAMAGED = "expected a picture, got damaged data; copy the file again."
 
 _REMOTE_REMEDY = (
     "download it and name the file (without range requests on the server, FFmpeg cannot reach an index at the end of an"
@@ -52,62 +58,104 @@ class ImageSource(FrameSource):
 
 
 class VideoFile(FrameSource):
-    """A video file, wherever it lies.
+    """A video file, wherever it lies, or an animated picture.
+
+    A frame that does not decode is skipped and counted; those that follow are read. Each has its container's time.
 
     Args:
         path: the file, or the URL of `capture`.
-        note: called about frames that are skipped.
+        note: called about frames that are skipped, and of tracks that are not read.
         capture: what is open already.
 
     Raises:
         InputError: it cannot be opened.
     """
 
-    def __init__(self, path: Path | str, *, note: Note = ignore_note, capture: Capture | None = None) -> None:
+    def __init__(self, path: Path | str, *, note: Note = ignore_note, capture: FileCapture | None = None) -> None:
         super().__init__(shown_url(path) if isinstance(path, str) else str(path), note=note)
         self._is_remote = isinstance(path, str)
-        self._capture = file_capture(Path(path)) if capture is None else capture
-        self.fps, self.total = self._capture.fps, self._capture.total
-        self._closed = False
+        self._capture = open_file(Path(path)) if capture is None else capture
+        self._container = Container() if self._is_remote else read_container(Path(path))
+        self.fps, self.total = self._capture.fps, self._container.frames or self._capture.total
+        self._closed, self._last_s = False, 0.0
+        if (self._container.tracks or 1) > 1:
+            note(f"{self.name}: the first of its {self._container.tracks} video tracks is read.")
 
     def __iter__(self) -> Iterator[CapturedFrame]:
-        index, last_s = 0, 0.0
-        while not self._closed:
-            found, image = self._capture.read()
-            if not found:
-                break
-            last_s = self._time_s(index, last_s)
-            if self._usable(image, index):
-                assert image is not None
-                yield CapturedFrame(index, last_s, image, self.name)
-            index += 1
-        if not self._closed:
+        try:
+            for index, image in self._pictures():
+                self._last_s = self._time_s(index)
+                if self._usable(image, index):
+                    assert image is not None
+                    yield CapturedFrame(index, self._last_s, image, self.name)
+        finally:
             self._capture.release()
-            self._check_whole(index)
 
     def close(self) -> None:
         """End the iteration before the next frame."""
         self._closed = True
 
-    def _time_s(self, index: int, last_s: float) -> float:
+    def _pictures(self) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
+        """Give what decodes, numbered together with what does not; at the end, see whether it is the end."""
+        index = 0
+        while not self._closed:
+            found, image, lost = self._next()
+            if not found:
+                if not self._closed:
+                    self._check_whole(index)
+                return
+            if lost:
+                self._skip(f"{self.name}, frame {index}: {DAMAGED}", lost)
+            yield index + lost, image
+            index += lost + 1
+
+    def _next(self) -> tuple[bool, NDArray[np.uint8] | None, int]:
+        """Read the next frame: whether there is one, its picture, and how many were lost before it.
+
+        OpenCV answers a damaged packet as it answers the end.
+        """
+        give_up_s = time.monotonic() + DAMAGE_S
+        for lost in range(DAMAGED_FRAMES):
+            found, image = self._capture.read()
+            if found or time.monotonic() > give_up_s or self._closed:
+                return found, image, lost
+        return False, None, 0
+
+    def _time_s(self, index: int) -> float:
         """Give the frame's time by the file, or by its rate where the file's times do not advance."""
         stated = self._capture.position_s()
-        if index == 0 or stated > last_s:
+        if index == 0 or stated > self._last_s:
             return max(0.0, stated)
-        return last_s + 1 / (self.fps or 30.0)
+        return self._last_s + 1 / (self.fps or 30.0)
 
     def _check_whole(self, frames: int) -> None:
+        """Raise where the data ends before the video does; `frames` counts those that were lost on the way."""
         if frames == 0:
             do = _REMOTE_REMEDY if self._is_remote else "play it, or convert it"
             raise InputError(self.name, expected="a video with frames", got="none that decode", do=do)
-        missing = (self.total or 0) - frames
-        if missing > max(MISSING_FRAMES, MISSING_SHARE * (self.total or 0)):
-            raise InputError(
-                self.name,
-                expected=f"{self.total} frames, as its header says",
-                got=f"{frames} before the data breaks off",
-                do="copy it again, or take what is there",
-            )
+        if self._breaks_off(frames):
+            known = self._exact_count() or (None if self._container.whole is False else self.total)
+            expected = f"{known} frames, as its header says" if known else "a whole video"
+            got = f"{frames} before the data breaks off"
+            raise InputError(self.name, expected=expected, got=got, do="copy it again, or take what is there")
+        if (missing := (self._container.frames or 0) - frames) > 0:
+            self._skip(f"{self.name}, frame {frames}: {DAMAGED}", missing)
+
+    def _breaks_off(self, frames: int) -> bool:
+        exact, container = self._exact_count(), self._container
+        if exact is not None:
+            return exact - frames > max(MISSING_FRAMES, MISSING_SHARE * exact)
+        if container.whole is not None or self.total is None or self.fps is None:
+            return container.whole is False
+        # The count is the length times the rate, which a rate that varies does not hold to: the time counts.
+        seen = self.fps * self._last_s + 1
+        return self.total - seen > max(MISSING_FRAMES, MISSING_SHARE * self.total)
+
+    def _exact_count(self) -> int | None:
+        """Give the number of frames where the file tells, rather than the decoder's estimate."""
+        if self._container.frames is not None:
+            return self._container.frames if self._container.whole else None
+        return self._capture.total if self._container.states_count else None
 
 
 class RawSource(FrameSource):

@@ -61,7 +61,7 @@ class FrameSource(Closing):
         self.dropped = 0
         """Frames that came while an older one was waiting: the newest was kept."""
         self.skipped = 0
-        """Frames that could not be used: empty, too small, or too narrow."""
+        """Frames that could not be used: damaged, empty, too small, or too narrow."""
         self.reconnects = 0
         """How often a live source was opened again."""
         self._note = note
@@ -74,8 +74,12 @@ class FrameSource(Closing):
         try:
             check_frame(np.zeros(0, np.uint8) if image is None else image, f"{self.name}, frame {index}")
         except InputError as error:
-            self.skipped += 1
-            if self.skipped == 1:
-                self._note(f"skipped: {error} Others like it are skipped without a word, and counted.")
+            self._skip(str(error))
             return False
         return True
+
+    def _skip(self, why: str, count: int = 1) -> None:
+        """Count frames that cannot be used, and say so the first time."""
+        if not self.skipped:
+            self._note(f"skipped: {why} Others like it are skipped without a word, and counted.")
+        self.skipped += count

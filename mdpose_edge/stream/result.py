@@ -71,7 +71,7 @@ class Report:
     dropped: int = 0
     """By a live source, which keeps the newest."""
     skipped: int = 0
-    """Unusable: empty, too small or too narrow."""
+    """Unusable: damaged, empty, too small or too narrow."""
     reconnects: int = 0
     people: int = 0
     """Poses in all frames."""

@@ -6,10 +6,12 @@ import glob
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 
+from mdpose_edge.datasets.animations import is_animation, is_motion_jpeg
 from mdpose_edge.datasets.images import IMAGE_SUFFIXES, list_images
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.stream.capture import CaptureSpec, camera_capture, csi_capture, url_capture
@@ -30,6 +32,9 @@ _HEEDED_BY = {
 }
 """What makes use of an option."""
 
+_SNIFFED_BYTES = 1 << 26
+"""A picture is larger than this hardly ever, and a video often."""
+
 _URL = re.compile(r"(rtsps?|https?|rtmps?|rtp|udp|tcp|srt|mms)://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video(\d+)")
 _SIZE = re.compile(r"(\d+)x(\d+)")
@@ -48,7 +53,7 @@ def open_source(
     | text | source |
     |---|---|
     | an image, a folder, a glob, or several | ImageSource |
-    | another file | VideoFile |
+    | another file, and an animated WebP, GIF or PNG | VideoFile |
     | `0`, `/dev/video0` | a camera, live |
     | `rtsp://...`, `http://...` | a stream, live; a video of known length is read as a file |
     | `csi:0` | a Jetson's CSI camera, by a GStreamer pipeline made here, live |
@@ -112,8 +117,11 @@ def names_images(word: str) -> bool:
     if word == STDIN or names_live(word):
         return False
     path = Path(word)
-    if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
-        return cv2.haveImageReader(word)  # an image by its first bytes, whatever its name
+    if path.is_file():
+        is_named_so = path.suffix.lower() in IMAGE_SUFFIXES
+        if _is_video(path, allow_motion_jpeg=not is_named_so):
+            return False
+        return is_named_so or cv2.haveImageReader(word)  # an image by its first bytes, whatever its name
     return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or glob.has_magic(word)
 
 
@@ -133,6 +141,16 @@ def parse_size(text: str) -> tuple[int, int]:
     if min(size) < 1:
         raise ConfigError("--frame-size", expected="WxH in pixels, like 1280x720", got=text, do="correct it")
     return size
+
+
+def _is_video(path: Path, *, allow_motion_jpeg: bool) -> bool:
+    """Say whether a file that looks like an image is none, by its content; some cameras add to a .jpg after its end."""
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(3) in (b"GIF", b"RIF", b"\x89PN", b"\xff\xd8\xff"):
+            file.seek(0)
+            data = file.read(_SNIFFED_BYTES)
+            return is_animation(data) or (allow_motion_jpeg and is_motion_jpeg(data))
+    return False
 
 
 def _device_of(word: str) -> int | None:
