@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.errors import InputError
 from mdpose_edge.stream.sources import open_source
 from mdpose_edge.synth.scene import render_scene
 
@@ -34,7 +35,7 @@ def read_frames(source: str, limit: int) -> Frames:
         limit: frames to time; the first MAX_KEPT of them are kept.
 
     Raises:
-        InputError: the source cannot be opened or read.
+        InputError: the source cannot be opened or read, or has no frame that can be used.
     """
     kept: list[NDArray[np.uint8]] = []
     milliseconds: list[float] = []
@@ -47,7 +48,10 @@ def read_frames(source: str, limit: int) -> Frames:
             if len(milliseconds) == limit:
                 break
             start = time.perf_counter()
-    return Frames(kept, np.array(milliseconds), source)
+    if not kept:
+        got = f"{opened.skipped} that cannot be used" if opened.skipped else "none"
+        raise InputError(opened.name, expected="frames to show", got=got, do="name another source")
+    return Frames(kept, np.array(milliseconds), opened.name)
 
 
 def draw_frames(size_wh: tuple[int, int], people: int, seed: int = 0) -> Frames:

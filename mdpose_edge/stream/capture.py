@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.errors import InputError
 
 FFMPEG_QUIET = "-8"
@@ -89,16 +90,17 @@ def file_capture(path: Path) -> Capture:
     Raises:
         InputError: no such file, a folder, or nothing that FFmpeg in this OpenCV can read.
     """
+    name = without_secrets(str(path))
     if not path.exists():
         expected = "an image, a video, a camera or a URL"
-        raise InputError(str(path), expected=expected, got="no such file", do="correct the path")
+        raise InputError(name, expected=expected, got="no such file", do="correct the path")
     if not path.is_file():
-        raise InputError(str(path), expected="a video file", got="something else", do="name a file")
+        raise InputError(name, expected="a video file", got="something else", do="name a file")
     return _opened(
         cv2.CAP_ANY,
         str(path),
         [],
-        str(path),
+        name,
         expected="a video",
         do="play it to see whether it is whole, or convert it",
     )
@@ -134,7 +136,7 @@ def url_capture(url: str, stall_s: float) -> Capture:
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3)]
     timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(stall_s * 1e3)]
     do = "check the address, and that this machine reaches it"
-    return _opened(cv2.CAP_FFMPEG, url, timeouts, shown_url(url), expected="a video stream", do=do)
+    return _opened(cv2.CAP_FFMPEG, url, timeouts, without_secrets(url), expected="a video stream", do=do)
 
 
 def csi_capture(sensor: int, name: str, wish: CaptureSpec) -> Capture:
@@ -172,13 +174,6 @@ def has_gstreamer() -> bool:
     """Say whether this OpenCV opens GStreamer pipelines."""
     # Not getBackends: it also lists the plugins that a wheel could load and does not bring.
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
-
-
-def shown_url(url: str) -> str:
-    """Give a URL without the user and password in it, for messages and records."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def quiet_ffmpeg() -> None:

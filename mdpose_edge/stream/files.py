@@ -10,10 +10,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.datasets.images import read_image
+from mdpose_edge.datasets.images import decode_image, read_image
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.animation import open_file
-from mdpose_edge.stream.capture import FileCapture, shown_url
+from mdpose_edge.stream.capture import FileCapture
 from mdpose_edge.stream.containers import Container, read_container
 from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
@@ -57,6 +57,26 @@ class ImageSource(FrameSource):
         self._closed = True
 
 
+class WebImage(FrameSource):
+    """A picture from the web as one frame, turned upright as its EXIF orientation says.
+
+    Args:
+        url: where it came from.
+        data: the whole file.
+    """
+
+    def __init__(self, url: str, data: bytes) -> None:
+        super().__init__(url)
+        self.total = 1
+        self._data = data
+
+    def __iter__(self) -> Iterator[CapturedFrame]:
+        yield CapturedFrame(0, 0.0, decode_image(self._data, self.name, orient=True), self.name, is_file=True)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing open."""
+
+
 class VideoFile(FrameSource):
     """A video file, wherever it lies, or an animated picture.
 
@@ -72,7 +92,7 @@ class VideoFile(FrameSource):
     """
 
     def __init__(self, path: Path | str, *, note: Note = ignore_note, capture: FileCapture | None = None) -> None:
-        super().__init__(shown_url(path) if isinstance(path, str) else str(path), note=note)
+        super().__init__(str(path), note=note)
         self._is_remote = isinstance(path, str)
         self._capture = open_file(Path(path)) if capture is None else capture
         self._container = Container() if self._is_remote else read_container(Path(path))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.closing import Closing
+from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.errors import InputError
 from mdpose_edge.preprocess import check_frame
 
@@ -52,8 +53,8 @@ class FrameSource(Closing):
     """True where frames come whether or not they are fetched, so that old ones are dropped for new ones."""
 
     def __init__(self, name: str, *, note: Note = ignore_note) -> None:
-        self.name = name
-        """As the source was named."""
+        self.name = without_secrets(name)
+        """As the source was named; no password of a URL."""
         self.fps: float | None = None
         """Frames per second as the source states it, where it does."""
         self.total: int | None = None

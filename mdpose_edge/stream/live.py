@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import InputError
-from mdpose_edge.stream.capture import shown_url
 from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
 MAX_DELAY_S = 30.0
@@ -77,7 +76,7 @@ class LiveSource(FrameSource):
         note: Note = ignore_note,
         first: LiveCapture | None = None,
     ) -> None:
-        super().__init__(shown_url(name) if "://" in name else name, note=note)
+        super().__init__(name, note=note)
         self._open, self._reconnect = open_capture, reconnect
         self._closed = threading.Event()
         self._start_s: float | None = None

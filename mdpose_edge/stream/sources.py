@@ -11,13 +11,15 @@ from pathlib import Path
 
 import cv2
 
+from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.datasets.animations import is_animation, is_motion_jpeg
 from mdpose_edge.datasets.images import IMAGE_SUFFIXES, list_images
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.stream.capture import CaptureSpec, camera_capture, csi_capture, url_capture
-from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile
+from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile, WebImage
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
 from mdpose_edge.stream.live import LiveSource, Reconnect
+from mdpose_edge.stream.web import ask
 
 STDIN = "-"
 CSI_PREFIX = "csi:"
@@ -55,7 +57,7 @@ def open_source(
     | an image, a folder, a glob, or several | ImageSource |
     | another file, and an animated WebP, GIF or PNG | VideoFile |
     | `0`, `/dev/video0` | a camera, live |
-    | `rtsp://...`, `http://...` | a stream, live; a video of known length is read as a file |
+    | `rtsp://...`, `http://...` | a stream, live; what has a length is a file, and a picture is one |
     | `csi:0` | a Jetson's CSI camera, by a GStreamer pipeline made here, live |
     | `-` | raw BGR frames of `frame_size` on stdin, one after another |
 
@@ -77,7 +79,9 @@ def open_source(
         return ImageSource(list_images(words), fps=fps or DEFAULT_FPS)
     if len(words) > 1:
         other = next(word for word in words if not names_images(word))
-        raise InputError(other, expected="one source, or several images", got=f"{len(words)} sources", do="run each")
+        raise InputError(
+            without_secrets(other), expected="one source, or several images", got=f"{len(words)} sources", do="run each"
+        )
     (word,) = words
     if word == STDIN:
         if size_wh is None:
@@ -166,8 +170,11 @@ def _csi_sensor(word: str) -> int:
 
 
 def _open_url(url: str, reconnect: Reconnect, note: Note) -> FrameSource:
-    """Open a URL once to see what it is: what has a length is a file that lies elsewhere."""
+    """Open what lies at a URL: a picture, a file, which states a length or whose server does, or a live stream."""
+    answer = ask(url, reconnect.stall_s)
+    if answer.picture is not None:
+        return WebImage(url, answer.picture)
     capture = url_capture(url, reconnect.stall_s)
-    if capture.has_length:
+    if capture.has_length or answer.ends:
         return VideoFile(url, note=note, capture=capture)
     return LiveSource(url, lambda: url_capture(url, reconnect.stall_s), reconnect, note=note, first=capture)

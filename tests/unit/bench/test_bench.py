@@ -14,8 +14,9 @@ from mdpose_edge.bench.run import ROUNDS, Plan, benchmark
 from mdpose_edge.bench.session import STAGES, Session, Variant
 from mdpose_edge.bench.startup import measure_startup
 from mdpose_edge.commands.bench import CALLS
-from mdpose_edge.errors import EngineError, MdposeError
+from mdpose_edge.errors import EngineError, InputError, MdposeError
 from tests.artifacts import Artifacts
+from tests.unit.stream.media import network_camera, write_video
 
 QUICK = Plan(calls=ROUNDS, warmup=1, startup=False)
 
@@ -111,3 +112,22 @@ def test_drawn_frames_are_the_same_every_time() -> None:
     assert first.capture_ms is None
     assert all((a == b).all() for a, b in zip(first.frames_bgr, again.frames_bgr, strict=True))
     assert first.frames_bgr[0].shape == (96, 128, 3)
+
+
+def test_a_source_without_a_usable_frame_is_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "tiny.avi", 6, size_wh=(14, 14))
+    with pytest.raises(InputError, match="expected frames to show, got 6 that cannot be used; name another source"):
+        read_frames(str(path), 20)
+
+
+def test_a_short_source_is_shown_over_and_over(artifacts: Artifacts, tmp_path: Path) -> None:
+    shown = read_frames(str(write_video(tmp_path / "short.avi", 2)), 200)
+    assert len(shown.frames_bgr) == 2
+    (run,) = benchmark([[Variant(artifacts.bundle("onnx"), threads=1)]], shown, QUICK).runs
+    assert run.calls == ROUNDS
+
+
+def test_a_sources_password_is_not_on_record() -> None:
+    with network_camera() as camera:
+        shown = read_frames(camera.url.replace("//", "//admin:s3cret@") + "?password=s3cret", 2)
+    assert shown.where == camera.url + "?password=***"
