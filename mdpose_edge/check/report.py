@@ -21,6 +21,7 @@ from mdpose_edge.check.measurement import ImagePair, OutputError
 from mdpose_edge.check.slices import SLICES
 from mdpose_edge.check.verdict import Finding
 from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.poses import Poses
 
@@ -63,6 +64,7 @@ def render(check: Check, more: str = "") -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="{MADE_BY}">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
         "</html>\n"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, Runtime, keep_inputs, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import Force, JsonFile, Runtime, print_table, progress_shown, write_json
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,12 +39,14 @@ def bench(
         bool, typer.Option("--require-stable", help="Exit with 1 where a run is not stable.")
     ] = False,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """Measure latency and throughput, stage by stage, with the machine on record."""
     from mdpose_edge.bench.run import Plan, benchmark
     from mdpose_edge.bench.session import Variant
+    from mdpose_edge.common.outputs import check_outputs
 
-    keep_inputs(json_file, *models, against, source)
+    check_outputs({"--json": json_file}, [*models, against, source], force=force)
     other = against if against is not None or against_runtime is None else models[0]
     if other is not None and len(models) > 1:
         raise ConfigError("--against", expected="one MODEL to compare", got=str(len(models)), do="name one")

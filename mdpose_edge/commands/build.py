@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, figure_text, keep_inputs, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import JsonFile, figure_text, print_table, progress_shown, write_json
 
 
 def build(
@@ -19,14 +19,18 @@ def build(
         int | None, typer.Option(min=1, help="MiB that a kernel may use beside the tensors. Default: the recipe's.")
     ] = None,
     nvdla_core: Annotated[int | None, typer.Option(min=0, help="The NVDLA core. Default: the recipe's.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build anew even if there is an engine.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build anew even if there is an engine, and replace whatever --json names.")
+    ] = False,
     show_trtexec: Annotated[
         bool, typer.Option("--show-trtexec", help="Print trtexec's command lines for this bundle, and build nothing.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Build a bundle's TensorRT engine on this device, try it, and keep it."""
-    keep_inputs(json_file, bundle)
+    from mdpose_edge.common.outputs import check_outputs
+
+    check_outputs({"--json": json_file}, [bundle], force=force)
     if show_trtexec:
         _print_commands(bundle, nvdla_core)
         return

@@ -10,8 +10,8 @@ import typer
 
 from mdpose_edge.commands.console import (
     DataFormat,
+    Force,
     JsonFile,
-    keep_inputs,
     place_for_file,
     print_table,
     progress_shown,
@@ -82,13 +82,15 @@ def show(
         Path, typer.Option(callback=place_for_file, help="Where the contact sheet goes: .png or .jpg.")
     ] = Path("calibration.png"),
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """Draw a contact sheet of a calibration set, and print what is in it."""
     from mdpose_edge.calib.dataset import open_calibration_set
     from mdpose_edge.calib.show import calibration_sheet, calibration_statistics
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.datasets.images import write_image
 
-    keep_inputs(json_file, calibration)
+    check_outputs({"--out": out, "--json": json_file}, [calibration], force=force)
     if out.suffix.lower() not in (".jpg", ".png"):
         raise ConfigError("--out", expected="a .png or .jpg file", got=str(out), do="correct the name")
     opened = open_calibration_set(calibration)

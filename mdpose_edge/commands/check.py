@@ -9,12 +9,12 @@ import typer
 
 from mdpose_edge.commands.console import (
     DataFormat,
+    Force,
     JsonFile,
     Runtime,
     Split,
     Threads,
     figure_text,
-    keep_inputs,
     place_for_folder,
     print_table,
     progress_shown,
@@ -48,13 +48,17 @@ def check(
         Path | None,
         typer.Option(metavar="FILE.npz", help="Compare nothing: record the head tensors, as a reference elsewhere."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Hold an artifact against its reference: 0 held, 1 fell short, 2 could not be measured."""
     from mdpose_edge.check import gate
-    from mdpose_edge.check.report import write_report
+    from mdpose_edge.check.report import REPORT_FILE, write_report
     from mdpose_edge.check.verdict import Limits
+    from mdpose_edge.common.outputs import check_outputs
 
-    keep_inputs(json_file, candidate, reference, data)
+    page = None if report is None else report / REPORT_FILE
+    outputs = {"--json": json_file, "--report": page, "--record": record}
+    check_outputs(outputs, [candidate, reference, data], force=force)
     if (reference is None) == (record is None):
         got = "neither" if reference is None else "both"
         raise ConfigError(expected="either --reference or --record", got=got, do="give one of them")

@@ -65,6 +65,12 @@ JsonFile = Annotated[
 ]
 
 
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace files that no command here made; never one that is read."),
+]
+
+
 class Report(Protocol):
     """Shows how far a stage is."""
 
@@ -161,32 +167,15 @@ def figure_text(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def keep_inputs(json_file: Path | None, *inputs: str | Path | None) -> None:
-    """Refuse a --json that would take the place of something that the command reads.
-
-    Args:
-        json_file: what --json names.
-        inputs: files, folders and globs; what is no path is passed over.
-
-    Raises:
-        OutputError: it is one of them, or a file that lies in one of them.
-    """
-    if json_file is None or not json_file.is_file():
-        return
-    from glob import glob
-
-    for path in (Path(found) for given in inputs if given is not None for found in glob(str(given))):
-        if path.samefile(json_file) or json_file.resolve().is_relative_to(path.resolve()):
-            got = f"a file of {path}, which is read" if path.is_dir() else "the source itself"
-            raise OutputError(f"--json {json_file}", expected="a file of its own", got=got, do="name another file")
-
-
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
     """Write what `--json FILE` asks for, where it was given."""
+    from mdpose_edge import __version__
     from mdpose_edge.common.files import refused, write_whole
+    from mdpose_edge.common.outputs import MADE_BY, MADE_BY_KEY
 
     if path is not None:
+        marked = {MADE_BY_KEY: f"{MADE_BY} {__version__}", **document}
         try:
-            write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+            write_whole(path, (json.dumps(marked, indent=2) + "\n").encode())
         except OSError as error:
             raise refused(path, error, "nothing of it was kept") from error

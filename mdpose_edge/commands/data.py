@@ -9,10 +9,10 @@ import typer
 
 from mdpose_edge.commands.console import (
     DataFormat,
+    Force,
     JsonFile,
     Keypoints,
     Split,
-    keep_inputs,
     place_for_file,
     print_table,
     progress_shown,
@@ -41,13 +41,15 @@ def check(
         Path | None, typer.Option(callback=place_for_file, help="A contact sheet of the suspects: .png or .jpg.")
     ] = None,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """Look for every fault of a split: 0 none, 1 some, 2 it cannot be read."""
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.datasets.check import check_data, suspects_sheet
     from mdpose_edge.datasets.images import write_image
     from mdpose_edge.datasets.keypoints import keypoint_set
 
-    keep_inputs(json_file, folder)
+    check_outputs({"--out": out, "--json": json_file}, [folder, keypoints], force=force)
     if out is not None and out.suffix.lower() not in (".jpg", ".png"):
         raise ConfigError("--out", expected="a .png or .jpg file", got=str(out), do="correct the name")
     wanted = None if keypoints is None else keypoint_set(keypoints)

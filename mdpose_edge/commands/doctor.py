@@ -6,13 +6,15 @@ from itertools import groupby
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, progress_shown, write_json
+from mdpose_edge.commands.console import Force, JsonFile, progress_shown, write_json
 
 
-def doctor(json_file: JsonFile = None) -> None:
+def doctor(json_file: JsonFile = None, force: Force = False) -> None:
     """Say what is installed and works: 0 all of it, 1 something is broken. Installs nothing."""
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.doctor.run import diagnose
 
+    check_outputs({"--json": json_file}, [], force=force)
     with progress_shown("starting engines") as report:
         found = diagnose(progress=report)
     write_json(json_file, found.to_json_dict())

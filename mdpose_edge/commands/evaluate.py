@@ -10,13 +10,13 @@ import typer
 from mdpose_edge.commands.console import (
     Data,
     DataFormat,
+    Force,
     JsonFile,
     Keypoints,
     Model,
     Runtime,
     Split,
     Threads,
-    keep_inputs,
     place_for_file,
     print_table,
     progress_shown,
@@ -37,13 +37,15 @@ def evaluate(
     data_format: DataFormat = None,
     keypoints: Keypoints = None,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """Measure accuracy by the protocol of the data (COCO, CrowdPose, OCHuman), and write the poses behind it."""
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.datasets.coco import write_results
     from mdpose_edge.datasets.keypoints import keypoint_set
     from mdpose_edge.evaluate import evaluate as run
 
-    keep_inputs(json_file, model, data)
+    check_outputs({"--results": results, "--json": json_file}, [model, data, keypoints], force=force)
     asked: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit, "data_format": data_format}
     asked["keypoints"] = None if keypoints is None else keypoint_set(keypoints)
     with progress_shown("evaluating") as report:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import figure_text, print_table, progress_shown
+from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown
 from mdpose_edge.errors import ConfigError
 
 
@@ -99,6 +99,7 @@ def export(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --val-data: write DIR/index.html, the gate's page.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Turn a checkpoint into a bundle, after comparing its graph with torch.
 
@@ -111,10 +112,14 @@ def export(
 
     With --val-data, the bundle appears only if the gate holds: else exit code 1, and no bundle.
     """
+    from mdpose_edge.check.report import REPORT_FILE
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.export.bundle import Int8Options, export_checkpoint
     from mdpose_edge.export.targets.tensorrt_options import Wish
     from mdpose_edge.export.validation import Validation
 
+    page = None if report is None else report / REPORT_FILE
+    check_outputs({"--report": page}, [checkpoint, calib, val_data], force=force)
     validation = None
     if val_data is not None:
         validation = Validation(val_data, val_split, val_limit, max_drop, report, val_format)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, keep_inputs, progress_shown, write_json
+from mdpose_edge.commands.console import Force, JsonFile, Model, Runtime, Threads, progress_shown, write_json
 
 if TYPE_CHECKING:
     from mdpose_edge.stream.result import Report
@@ -46,29 +46,33 @@ def infer(
         float | None, typer.Option(min=0.1, help="Silence after which it counts as lost, s. Default: 5.")
     ] = None,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """Find people in images, videos, cameras and streams.
 
     Images into a folder, without more, give painted copies and one JSON document with all poses. All else runs frame by
     frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file.
     """
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.stream.run import names_video
     from mdpose_edge.stream.sources import check_used, names_images, names_live
 
-    keep_inputs(json_file, model, *sources)
+    video = out if out is not None and names_video(out) else None
+    named = {"--out": video, "--jsonl": jsonl, "--csv": csv, "--coco": coco, "--json": json_file}
+    check_outputs(named, [model, *sources], force=force)
     options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold}
     if not any(map(names_live, sources)):
         check_used("files or stdin", {"--reconnect": reconnect, "--stall": stall})
     streamed = any((jsonl, csv, coco, track, smooth))
-    if out is not None and not streamed and not names_video(out) and all(map(names_images, sources)):
+    if out is not None and not streamed and video is None and all(map(names_images, sources)):
         check_used("images into a folder", {"--frame-size": frame_size, "--fps": fps})
         if frames is None:
-            _infer_images(model, sources, out, json_file, {**options, "sigma": sigma})
+            _infer_images(model, sources, out, json_file, {**options, "sigma": sigma, "force": force})
             return
     from mdpose_edge.stream.live import Reconnect
     from mdpose_edge.stream.run import Outputs, infer_source
 
-    outputs = Outputs(out, jsonl, csv, coco, sigma, json_file)
+    outputs = Outputs(out, jsonl, csv, coco, sigma, json_file, force)
     patience: dict[str, Any] = {"attempts": reconnect, "stall_s": stall}
     with progress_shown("inferring") as report:
         done = infer_source(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, keep_inputs, print_table, progress_shown, write_json
+from mdpose_edge.commands.console import Force, JsonFile, print_table, progress_shown, write_json
 
 
 class Target(str, Enum):
@@ -31,12 +31,14 @@ def models(
     threads: Annotated[int, typer.Option(min=1, help="With --measure: CPU threads of the engine.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="With --measure: runs that count.")] = 20,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """List configurations with their parameters and GFLOP; times only where they are measured in this very run."""
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.export.presets import describe, measure_ms, preset_files
     from mdpose_edge.machine.facts import machine_identity
 
-    keep_inputs(json_file, *(configs or []))
+    check_outputs({"--json": json_file}, configs or [], force=force)
     precisions = list(dict.fromkeys(measure or []))
     paths = configs or preset_files()
     presets = [describe(path) for path in paths]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, keep_inputs, write_json
+from mdpose_edge.commands.console import Force, JsonFile, write_json
 
 if TYPE_CHECKING:
     from mdpose_edge.nvdla.dry_run import DryRun
@@ -42,12 +42,14 @@ def nvdla(
         ),
     ] = None,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """List the layers that would run on the GPU instead of NVDLA, and why; no device is needed."""
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.nvdla.dry_run import check_tensorrt, dry_run, load_source
     from mdpose_edge.trt.platforms import find_tensorrt
 
-    keep_inputs(json_file, source)
+    check_outputs({"--json": json_file}, [source], force=force)
     asked = None if trt is None else check_tensorrt(find_tensorrt(trt))
     opened = load_source(source)
     made_for = (DEFAULT_PRECISION, DEFAULT_TENSORRT)

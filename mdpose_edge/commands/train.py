@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from mdpose_edge.commands.console import Data, DataFormat, Keypoints, Report, Split, place_for_folder, progress_shown
+from mdpose_edge.commands.console import (
+    Data,
+    DataFormat,
+    Force,
+    Keypoints,
+    Report,
+    Split,
+    place_for_folder,
+    progress_shown,
+)
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,13 +59,17 @@ def train(
             help="Go on from the run's last checkpoint; with `auto`, start where there is none.",
         ),
     ] = "never",
+    force: Force = False,
 ) -> None:
     """Train a model; writes OUT/model.safetensors, log.csv, and last.safetensors to resume from."""
+    from mdpose_edge.common.outputs import check_output
     from mdpose_edge.datasets.layout import locate
     from mdpose_edge.train.config import load_config
-    from mdpose_edge.train.loop import MODEL_FILE, RESUME_FILE, Interrupted
+    from mdpose_edge.train.loop import CONFIG_FILE, MODEL_FILE, RESUME_FILE, Interrupted
     from mdpose_edge.train.loop import train as run
 
+    if not (out / RESUME_FILE).is_file():
+        check_output("--out", out / CONFIG_FILE, (), force=force)
     given = {"data.format": data_format, "data.keypoints": keypoints}
     overrides = [*(override or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings = load_config(config, overrides)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mdpose_edge.commands.console import JsonFile, Model, Runtime, Threads, keep_inputs, write_json
+from mdpose_edge.commands.console import Force, JsonFile, Model, Runtime, Threads, write_json
 
 THRESHOLD = "Poses scoring at or below this are not sent. The page's slider starts at 0.3, or here if that is more."
 
@@ -32,8 +32,10 @@ def view(
     smooth: Annotated[bool, typer.Option("--smooth", help="Steadier keypoints; implies --track.")] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Play a file over and over.")] = False,
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """Show the poses live in a browser; files play at their own speed."""
+    from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.estimator import PoseEstimator
     from mdpose_edge.stream.run import stopped_by_signals
     from mdpose_edge.stream.sources import open_source
@@ -42,7 +44,7 @@ def view(
     from mdpose_edge.view.paced import play
     from mdpose_edge.view.run import view_source
 
-    keep_inputs(json_file, model, source)
+    check_outputs({"--json": json_file}, [model, source], force=force)
     Access(host, token)  # before a model is loaded
 
     def note(sentence: str) -> None:

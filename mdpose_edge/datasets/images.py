@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.datasets.animations import is_animation
 from mdpose_edge.errors import InputError
 from mdpose_edge.preprocess import check_frame
@@ -34,6 +35,8 @@ _SHRINKING = {
 }
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER_END = len(_PNG_START) + 25
+"""After IHDR, which must come first and has 13 bytes beside length, name and CRC."""
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends entropy-coded data: a marker that is neither a stuffed byte (FF00) nor a restart (FFD0-FFD7)."""
 
@@ -115,7 +118,21 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix.lower() in (".jpg", ".jpeg") else []
     _, data = cv2.imencode(path.suffix, image, options)
-    write_whole(path, data.tobytes())
+    write_whole(path, _signed(data.tobytes()))
+
+
+def _signed(data: bytes) -> bytes:
+    """Say in a PNG or JPEG who made it, so that a later run knows it from a picture of somebody's own."""
+    if data.startswith(_PNG_START):
+        body = b"tEXtSoftware\0" + MADE_BY.encode()
+        chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        return data[:_PNG_HEADER_END] + chunk + data[_PNG_HEADER_END:]
+    if data.startswith(_JPEG_START):
+        first_end = 4 + int.from_bytes(data[4:6], "big")  # JFIF's segment must stay the first
+        comment = MADE_BY.encode()
+        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+        return data[:first_end] + segment + data[first_end:]
+    return data
 
 
 def list_images(sources: Sequence[str | Path]) -> list[Path]:

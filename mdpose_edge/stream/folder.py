@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.files import files_together, refused
+from mdpose_edge.common.outputs import check_output
 from mdpose_edge.datasets.images import list_images, read_image, write_image
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.estimator import PoseEstimator
@@ -33,6 +34,7 @@ def infer_images(
     threads: int | None = None,
     threshold: float = 0.3,
     sigma: bool = False,
+    force: bool = False,
     stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def infer_images(
         threads: CPU threads of the engine, or None for its default.
         threshold: poses with a score at or below this are left out.
         sigma: True also paints each keypoint's uncertainty.
+        force: True lets painted copies replace files that no command here made.
         stop: set it, also from a signal handler, and the run ends after the image under way.
         progress: called after each image.
 
@@ -59,11 +62,13 @@ def infer_images(
 
     Raises:
         InputError: a source or image cannot be used, or painted copies would overwrite something.
-        OutputError: the painted copies cannot be written.
+        OutputError: the painted copies cannot be written, or would replace somebody else's files.
         MdposeError: the artifact or the engine fails.
     """
     folder = Path(out_dir)
     copies = plan_copies(list_images(sources), folder)
+    for painted in copies.values():
+        check_output("--out", painted, (), force=force)
     with PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold) as estimator:
         with _painted_together(folder) as staging:
             images = paint_images(

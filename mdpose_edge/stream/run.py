@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdpose_edge.common.outputs import check_output
 from mdpose_edge.datasets.images import IMAGE_SUFFIXES
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.estimator import PoseEstimator
@@ -43,6 +44,8 @@ class Outputs:
     """Paint each keypoint's uncertainty as well."""
     summary: Path | None = None
     """A file that the caller writes after the run, which none of these may be; --json."""
+    force: bool = False
+    """Replace files that no command here made, as well."""
 
     def __post_init__(self) -> None:
         if not (self.painted or self.jsonl or self.csv or self.coco):
@@ -114,15 +117,16 @@ def infer_source(
 
     Raises:
         InputError: the source cannot be used, or was lost; it says what was kept.
-        OutputError: a result cannot be written.
+        OutputError: a result cannot be written, or would replace what is read or somebody else's file.
         MdposeError: the artifact or the engine fails.
     """
     with ExitStack() as stack:
         frames = stack.enter_context(
             open_source(source, frame_size=frame_size, fps=fps, reconnect=reconnect, note=note)
         )
-        _check_sources_stay(frames, outputs)
+        _check_files_stay(frames, outputs)
         copies = _image_copies(frames, outputs.painted)
+        _check_pictures_stay(copies, outputs)
         estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
         keypoints = estimator.spec.keypoints
         tracker = PoseTracker(keypoints.sigmas, smooth=smooth) if track or smooth else None
@@ -223,15 +227,24 @@ def _kept_told(progress: Progress | None) -> Iterator[Progress]:
         raise InputError(error.where, expected=error.expected, got=error.got, do=f"{error.do}; {kept}") from error
 
 
-def _check_sources_stay(source: FrameSource, outputs: Outputs) -> None:
-    """Refuse to write over what is being read."""
+def _check_files_stay(source: FrameSource, outputs: Outputs) -> None:
+    """Refuse to write over what is being read, and over files that no command here made."""
     if isinstance(source, ImageSource):
         sources = list(source.paths)
     else:
         sources = [Path(source.name)] if isinstance(source, VideoFile) else []
+    here = [one for one in sources if one.exists()]
     for option, path in outputs.files.items():
-        if path.exists() and any(one.exists() and one.samefile(path) for one in sources):  # by another name, too
-            raise InputError(option, expected="a file apart from the source", got=str(path), do="name another file")
+        check_output(option, path, here, force=outputs.force)
+
+
+def _check_pictures_stay(copies: dict[Path, Path] | None, outputs: Outputs) -> None:
+    """Refuse painted pictures that would replace somebody else's, before the model is opened."""
+    if outputs.painted is None or names_video(outputs.painted):
+        return
+    painted = outputs.painted.glob("frame_*.jpg") if copies is None else copies.values()
+    for path in painted:
+        check_output("--out", path, (), force=outputs.force)
 
 
 def _image_copies(source: FrameSource, painted: Path | None) -> dict[Path, Path] | None:

@@ -30,6 +30,7 @@ from mdpose_edge.train.signals import Interrupted, StopSignal
 from mdpose_edge.train.start import begin
 from mdpose_edge.train.state import (
     CONFIG_FILE,
+    CONFIG_HEAD,
     LOG_FILE,
     MODEL_FILE,
     RESUME_FILE,
@@ -129,7 +130,8 @@ class _Run:
             if world.is_main:
                 out.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(out)
-                write_whole(out / CONFIG_FILE, yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+                text = CONFIG_HEAD + yaml.safe_dump(config.to_dict(), sort_keys=False)
+                write_whole(out / CONFIG_FILE, text.encode())
         self.batches: Generator[Batch] = stack.enter_context(closing(batches_from(self.start)))
 
     def go(self, wish: StopSignal) -> Path:

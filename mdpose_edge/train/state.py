@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mdpose_edge.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
+from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.errors import CheckpointError, ConfigError
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.distributed import World
@@ -24,6 +25,8 @@ MODEL_FILE = "model.safetensors"
 LOG_FILE = "log.csv"
 EVAL_FILE = "eval.csv"
 CONFIG_FILE = "config.yaml"
+CONFIG_HEAD = f"# Written by {MADE_BY} train.\n"
+"""Its first line."""
 CURVES_FILE = "curves.png"
 PICTURES_FOLDER = "pictures"
 CURVE_NEUTRAL_KEYS = (

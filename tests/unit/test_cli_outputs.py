@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from mdpose_edge.datasets.images import write_image
 from tests.artifacts import Artifacts
 from tests.command import Run, command_runner
+from tests.unit.tiny_coco import document, person, write_split
 
 
 @pytest.fixture
@@ -87,3 +89,101 @@ def test_a_place_where_nothing_can_be_is_told_before_the_work(
     Path("FILE").touch()
     code, out, error = run(*command)
     assert (code, out) == (2, "") and f"expected a place for a {kind}" in error
+
+
+FOREIGN = {
+    "annotations.json": b'{"images": [], "annotations": [], "categories": []}\n',
+    "detections.json": b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.9}]\n',
+    "notes.txt": b"mine\n",
+    "recording.npz": b"PK\x03\x04 another archive",
+    "report/index.html": b"<!doctype html><title>mine</title>",
+    "run/config.yaml": b"# mine\nlr: 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("eval", "absent", "--data", "absent", "--results", "annotations.json"),
+        ("eval", "absent", "--data", "absent", "--results", "detections.json"),
+        ("eval", "absent", "--data", "absent", "--json", "notes.txt"),
+        ("check", "absent", "--reference", "absent", "--report", "report"),
+        ("check", "absent", "--data", "absent", "--record", "recording.npz"),
+        ("data", "check", "absent", "--out", "photo.jpg"),
+        ("data", "check", "absent", "--out", "photo.png"),
+        ("calib", "show", "absent", "--out", "photo.jpg"),
+        ("infer", "absent", "photo.png", "--jsonl", "notes.txt"),
+        ("infer", "absent", "photo.png", "--csv", "notes.txt"),
+        ("infer", "absent", "photo.png", "--coco", "annotations.json"),
+        ("infer", "absent", "photo.png", "--out", "clip.mp4"),
+        ("infer", "absent", "photo.png", "--out", "album"),
+        ("infer", "absent", "photo.png", "--out", "album", "--track"),
+        ("view", "absent", "photo.png", "--json", "annotations.json"),
+        ("bench", "absent", "--json", "notes.txt"),
+        ("models", "--json", "notes.txt"),
+        ("nvdla", "absent", "--json", "notes.txt"),
+        ("build", "absent", "--json", "notes.txt"),
+        ("doctor", "--json", "notes.txt"),
+        ("export", "absent", "--out", "o", "--target", "onnx", "--val-data", "absent", "--report", "report"),
+        ("train", "config.yaml", "--data", "absent", "--out", "run"),
+    ],
+    ids=" ".join,
+)
+def test_no_output_replaces_a_file_that_no_command_made(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in FOREIGN.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(content)
+    Path("album").mkdir()
+    grey = np.full((48, 64, 3), 90, np.uint8)
+    for name in ("photo.jpg", "photo.png", "album/photo.png"):
+        assert cv2.imwrite(name, grey)
+    Path("clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    code, out, error = run(*command)
+    assert (code, out) == (2, "") and "expected a new file or an earlier result" in error and "--force" in error
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--coco", "--json", "--out"])
+def test_an_earlier_result_is_replaced_and_with_force_any_file(
+    run: Run, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(Path("picture.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    target = "painted" if option == "--out" else "result"
+    words = ["infer", artifacts.bundle("onnx"), "picture.png", option, target]
+    words += ["--csv", "lines.csv"] if option == "--json" else []
+    assert run(*words)[0] == run(*words)[0] == 0
+    file = Path("painted/picture.png") if option == "--out" else Path(target)
+    made = file.read_bytes()
+    foreign = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes() if option == "--out" else b"mine\n"
+    file.write_bytes(foreign)
+    assert run(*words)[0] == 2 and file.read_bytes() == foreign
+    assert run(*words, "--force")[0] == 0
+    assert file.read_bytes()[:20] == made[:20]
+
+
+def test_eval_keeps_the_ground_truth_even_by_force(
+    run: Run, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    truth = write_split(Path("data"), document([person(7), person(3)]))
+    content = truth.read_bytes()
+    words = ["eval", artifacts.bundle("onnx"), "--data", "data", "--results"]
+    code, _, error = run(*words, truth, "--force")
+    assert code == 2 and "a file of data, which is read" in error and truth.read_bytes() == content
+    assert run(*words, "data/results.json")[0] == run(*words, "data/results.json")[0] == 0
+
+
+@pytest.mark.parametrize("place", ["figures.json", "below/figures.json"])
+def test_nothing_is_put_into_a_bundle(
+    run: Run, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(artifacts.bundle("onnx"), "bundle")
+    code, _, error = run("doctor", "--json", f"bundle/{place}", "--force")
+    assert code == 2 and "which may hold nothing but its own files" in error
+    assert not Path("bundle", place).exists()

@@ -115,7 +115,7 @@ def test_writing_over_the_source_is_refused(run: Run, model: Path, tmp_path: Pat
     before = clip.read_bytes()
     code, _, err = run("infer", model, clip, option, tmp_path / "." / "clip.mp4")
     assert code == 2
-    assert f"{option}: expected a file apart from the source" in err
+    assert f"mdpose-edge: {option} " in err and "expected a file of its own, got the source itself" in err
     assert clip.read_bytes() == before
 
 
@@ -123,14 +123,14 @@ def test_another_name_of_the_source_is_the_source(run: Run, model: Path, tmp_pat
     clip = write_video(tmp_path / "clip.mp4", 3)
     (tmp_path / "link.jsonl").hardlink_to(clip)
     code, _, err = run("infer", model, clip, "--jsonl", tmp_path / "link.jsonl")
-    assert code == 2 and "--jsonl: expected a file apart from the source" in err
+    assert code == 2 and "expected a file of its own, got the source itself" in err
 
 
 def test_lines_over_an_image_are_refused(run: Run, model: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), picture(1))
     code, _, err = run("infer", model, tmp_path, "--jsonl", tmp_path / "a.png")
     assert code == 2
-    assert "--jsonl: expected a file apart from the source" in err
+    assert "expected a file of its own" in err and "which is read" in err
     assert cv2.imread(str(tmp_path / "a.png")) is not None
 
 
@@ -165,7 +165,8 @@ def outputs_in(folder: Path) -> tuple[list[object], dict[str, Path]]:
     for path in paths.values():
         path.write_text("older")
     options = ("--out", "--jsonl", "--csv", "--coco")
-    return [word for option, path in zip(options, paths.values(), strict=True) for word in (option, path)], paths
+    words = [word for option, path in zip(options, paths.values(), strict=True) for word in (option, path)]
+    return ["--force", *words], paths
 
 
 def images_with_a_bad_one(folder: Path, good: int) -> Path:
