@@ -25,7 +25,12 @@ def infer(
         str | None, typer.Option(metavar="FILE", help="A line of JSON for each frame; - is stdout.")
     ] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="A line for each pose; - is stdout.")] = None,
-    coco: Annotated[Path | None, typer.Option(metavar="FILE", help="COCO results.")] = None,
+    coco: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COCO results; images are listed in FILE's .images.json.")
+    ] = None,
+    ids_from: Annotated[
+        Path | None, typer.Option(metavar="ANNOTATIONS", help="With --coco: take the image ids of this COCO file.")
+    ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Poses scoring at or below this are left out.")] = 0.3,
@@ -59,11 +64,11 @@ def infer(
 
     video = out if out is not None and names_video(out) else None
     named = {"--out": video, "--jsonl": jsonl, "--csv": csv, "--coco": coco, "--json": json_file}
-    check_outputs(named, [model, *sources], force=force)
+    check_outputs(named, [model, *sources, ids_from], force=force)
     options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold}
     if not any(map(names_live, sources)):
         check_used("files or stdin", {"--reconnect": reconnect, "--stall": stall})
-    streamed = any((jsonl, csv, coco, track, smooth))
+    streamed = any((jsonl, csv, coco, ids_from, track, smooth))
     if out is not None and not streamed and video is None and all(map(names_images, sources)):
         check_used("images into a folder", {"--frame-size": frame_size, "--fps": fps})
         if frames is None:
@@ -72,7 +77,7 @@ def infer(
     from mdpose_edge.stream.live import Reconnect
     from mdpose_edge.stream.run import Outputs, infer_source
 
-    outputs = Outputs(out, jsonl, csv, coco, sigma, json_file, force)
+    outputs = Outputs(out, jsonl, csv, coco, sigma, json_file, ids_from, force)
     patience: dict[str, Any] = {"attempts": reconnect, "stall_s": stall}
     with progress_shown("inferring") as report:
         done = infer_source(

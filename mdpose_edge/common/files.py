@@ -187,6 +187,11 @@ def sync_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def name_text(name: str | Path) -> str:
+    """Give a file's name as text that can be written: bytes that are not UTF-8 become escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def visible_files(folder: Path) -> set[str]:
     """List the files in a folder and below, as relative POSIX names, without those that are hidden.
 

@@ -172,7 +172,7 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
         if not isinstance(data.get(key), list):
             do = "use COCO's person_keypoints file"
             raise DataError(where, expected=f"a list under the key {key}", got="none", do=do)
-    category_id, names = _keypoint_category(data["categories"], where)
+    category_id, names = keypoint_category(data, where)
     images = _read_images(data["images"], image_dir, where)
     index_of = {image.id: index for index, image in enumerate(images)}
     people = list(_check_people(data["annotations"], category_id, len(names), index_of, where))
@@ -192,8 +192,28 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
     )
 
 
-def results_of(image_id: int, poses: Poses) -> list[dict[str, Any]]:
-    """Put the poses of one image into COCO's result format.
+def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[str, ...]]:
+    """Give the id of the one category with keypoints, and their names.
+
+    Args:
+        data: see read_annotations.
+        where: the file, for messages.
+
+    Raises:
+        DataError: none names its keypoints, or several do.
+    """
+    records = data.get("categories")
+    categories = records if isinstance(records, list) else []
+    found = [c for c in categories if isinstance(c, Mapping) and isinstance(c.get("id"), int) and c.get("keypoints")]
+    if len(found) != 1:
+        got = f"{len(found)} of {len(categories)}"
+        do = "use COCO's person_keypoints file rather than instances, or keep one category"
+        raise DataError(where, expected="one category with keypoint names", got=got, do=do)
+    return found[0]["id"], tuple(map(str, found[0]["keypoints"]))
+
+
+def results_of(image_id: int, poses: Poses, category_id: int = PERSON_CATEGORY_ID) -> list[dict[str, Any]]:
+    """Put the poses of one image into COCO's result format, under the category that the annotations have for people.
 
     Coordinates are rounded to KEYPOINT_DECIMALS; scores are not rounded, since ties would change their order. v is 1
     throughout: the protocol does not read it.
@@ -210,7 +230,7 @@ def results_of(image_id: int, poses: Poses) -> list[dict[str, Any]]:
     keypoints = np.concatenate([rounded, visible], axis=2).reshape(len(poses), rounded.shape[1] * 3)
     return [
         # str() of a float32 is the shortest decimal that reads back as the same float32.
-        {"image_id": image_id, "category_id": PERSON_CATEGORY_ID, "keypoints": row, "score": float(str(score))}
+        {"image_id": image_id, "category_id": category_id, "keypoints": row, "score": float(str(score))}
         for row, score in zip(keypoints.tolist(), poses.scores, strict=True)
     ]
 
@@ -243,15 +263,6 @@ def read_annotations(path: Path) -> dict[str, Any]:
         do = "use COCO's person_keypoints file"
         raise DataError(where, expected="a JSON object", got=f"a {type(data).__name__}", do=do)
     return data
-
-
-def _keypoint_category(categories: list[Any], where: str) -> tuple[int, tuple[str, ...]]:
-    found = [c for c in categories if isinstance(c, Mapping) and "id" in c and c.get("keypoints")]
-    if len(found) != 1:
-        got = f"{len(found)} of {len(categories)}"
-        do = "use COCO's person_keypoints file rather than instances, or keep one category"
-        raise DataError(where, expected="one category with keypoint names", got=got, do=do)
-    return found[0]["id"], tuple(map(str, found[0]["keypoints"]))
 
 
 def _read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImage, ...]:

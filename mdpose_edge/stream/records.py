@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.files import name_text
 from mdpose_edge.datasets.coco import results_of
+from mdpose_edge.datasets.image_ids import ImageIds
 from mdpose_edge.poses import Poses
 from mdpose_edge.stream.result import FrameResult
 
@@ -61,7 +62,7 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
     return {
         "frame": frame.index,
         "time_s": round(frame.time_s, TIME_DECIMALS),
-        "source": frame.name,
+        "source": name_text(frame.name),
         "width": width,
         "height": height,
         "poses": pose_records(result.poses, result.track_ids),
@@ -85,21 +86,23 @@ def csv_lines(result: FrameResult) -> str:
     ids = [""] * len(poses) if result.track_ids is None else result.track_ids.tolist()
     time_s = round(frame.time_s, TIME_DECIMALS)
     return "".join(
-        _csv_line([frame.index, time_s, frame.name, track_id, score, *row])
+        _csv_line([frame.index, time_s, name_text(frame.name), track_id, score, *row])
         for track_id, score, row in zip(ids, poses.scores, rows, strict=True)
     )
 
 
-def coco_records(result: FrameResult) -> list[dict[str, Any]]:
+def coco_records(result: FrameResult, ids: ImageIds | None = None) -> list[dict[str, Any]]:
     """Give the poses of a frame as COCO results, and each one's track_id where somebody tracks.
 
-    The image id is the number that the image's file is named by, as in COCO; of any other frame it is its number,
-    counted from 1.
+    Args:
+        result: the frame's.
+        ids: of image files; None, and any other frame, has its number as its id, counted from 1.
     """
     frame = result.frame
-    stem = Path(frame.name).stem
-    image_id = int(stem) if frame.is_file and stem.isdecimal() else frame.index + 1
-    records = results_of(image_id, result.poses)
+    if ids is not None and frame.is_file:
+        records = results_of(ids.by_name[frame.name], result.poses, ids.category_id)
+    else:
+        records = results_of(frame.index + 1, result.poses)
     if result.track_ids is not None:
         for record, track_id in zip(records, result.track_ids.tolist(), strict=True):
             record["track_id"] = track_id

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpose_edge.common.outputs import check_output
+from mdpose_edge.datasets.image_ids import ImageIds, ids_of_annotations, ids_of_names, image_list_beside
 from mdpose_edge.datasets.images import IMAGE_SUFFIXES
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.estimator import PoseEstimator
@@ -44,6 +45,8 @@ class Outputs:
     """Paint each keypoint's uncertainty as well."""
     summary: Path | None = None
     """A file that the caller writes after the run, which none of these may be; --json."""
+    ids_from: Path | None = None
+    """A COCO annotation file whose image ids `coco` takes, by file name; images."""
     force: bool = False
     """Replace files that no command here made, as well."""
 
@@ -53,6 +56,8 @@ class Outputs:
             raise ConfigError("infer", expected="--out, --jsonl, --csv or --coco", got="none", do=do)
         if self.jsonl == self.csv == "-":
             raise ConfigError("--csv", expected="one writer on stdout", got="--jsonl - as well", do="name a file")
+        if self.ids_from is not None and self.coco is None:
+            raise ConfigError("--ids-from", expected="--coco, whose ids it sets", got="none", do="give --coco FILE")
         if self.painted is not None:
             names_video(self.painted)
         taken: dict[Path, str] = {}
@@ -64,6 +69,7 @@ class Outputs:
     def files(self) -> dict[str, Path]:
         """The files that are replaced, resolved, by the option that names each; devices and pipes are none."""
         named = {"--out": self.painted, "--jsonl": self.jsonl, "--csv": self.csv, "--coco": self.coco}
+        named["--coco, its images"] = None if self.coco is None else image_list_beside(self.coco)
         named["--json"] = self.summary
         paths = {option: Path(name).resolve() for option, name in named.items() if name not in (None, "-")}
         return {option: path for option, path in paths.items() if path.is_file() or not path.exists()}
@@ -127,11 +133,12 @@ def infer_source(
         _check_files_stay(frames, outputs)
         copies = _image_copies(frames, outputs.painted)
         _check_pictures_stay(copies, outputs)
+        ids = _image_ids(frames, outputs.ids_from)
         estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
         keypoints = estimator.spec.keypoints
         tracker = PoseTracker(keypoints.sigmas, smooth=smooth) if track or smooth else None
         stop = stack.enter_context(stopped_by_signals())
-        sinks = make_sinks(outputs, frames, keypoints, copies, note)
+        sinks = make_sinks(outputs, frames, keypoints, copies, ids, note)
         with _kept_told(progress) as counted:
             return run_pipeline(
                 estimator, frames, sinks, tracker=tracker, stop=stop, max_frames=max_frames, progress=counted
@@ -139,7 +146,12 @@ def infer_source(
 
 
 def make_sinks(
-    outputs: Outputs, source: FrameSource, keypoints: KeypointSpec, copies: dict[Path, Path] | None, note: Note
+    outputs: Outputs,
+    source: FrameSource,
+    keypoints: KeypointSpec,
+    copies: dict[Path, Path] | None,
+    ids: ImageIds | None,
+    note: Note,
 ) -> list[Sink]:
     """Open what the outputs name; closes those that were opened where one cannot be."""
     paint = Painter(keypoints, sigma=outputs.sigma)
@@ -150,7 +162,7 @@ def make_sinks(
         if outputs.csv is not None:
             sinks.append(CsvSink(outputs.csv, keypoints))
         if outputs.coco is not None:
-            sinks.append(CocoSink(outputs.coco))
+            sinks.append(CocoSink(outputs.coco, ids))
         if outputs.painted is not None:
             is_video = names_video(outputs.painted)
             sinks.append(
@@ -225,6 +237,16 @@ def _kept_told(progress: Progress | None) -> Iterator[Progress]:
         before = f"{frames} frame{'s' if frames > 1 else ''}"
         kept = f"the results of the {before} before that are kept" if frames else "no result was written"
         raise InputError(error.where, expected=error.expected, got=error.got, do=f"{error.do}; {kept}") from error
+
+
+def _image_ids(source: FrameSource, annotations: Path | None) -> ImageIds | None:
+    """Number image files; frames of anything else are numbered as they come."""
+    if isinstance(source, ImageSource):
+        return ids_of_names(source.paths) if annotations is None else ids_of_annotations(source.paths, annotations)
+    if annotations is not None:
+        got, do = source.name, "leave it out: frames of a video or camera are numbered from 1"
+        raise ConfigError("--ids-from", expected="images as the source", got=got, do=do)
+    return None
 
 
 def _check_files_stay(source: FrameSource, outputs: Outputs) -> None:

@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mdpose_edge.common.files import open_whole, refused
+from mdpose_edge.common.files import open_whole, refused, write_whole
+from mdpose_edge.datasets.image_ids import ImageIds, image_list, image_list_beside
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.records import coco_records, csv_header, csv_lines, frame_record
 from mdpose_edge.stream.result import FrameResult
@@ -133,10 +134,12 @@ class CocoSink:
 
     Args:
         path: replaced where it exists.
+        ids: of image files, which are then listed beside the results: see image_list_beside.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path, ids: ImageIds | None = None) -> None:
+        self._path, self._ids = Path(path), ids
+        self._images: list[dict[str, Any]] = []
         self._count, self._empty = 0, True
         self._writing: AbstractContextManager[BinaryIO] | None = None
         with system_answers(self._path, "or name another file"):
@@ -148,7 +151,9 @@ class CocoSink:
         """Write a frame's poses; see Sink."""
         self._empty = False
         with system_answers(self._path, "nothing of it was kept", self):
-            for record in coco_records(result):
+            if self._ids is not None:
+                self._images.append(self._ids.image_record(result.frame.name, result.frame.image_bgr.shape))
+            for record in coco_records(result, self._ids):
                 self._file.write((",\n" if self._count else "\n").encode() + json.dumps(record).encode())
                 self._count += 1
 
@@ -162,6 +167,8 @@ class CocoSink:
                 self._file.flush()
                 writing, self._writing = self._writing, None
                 writing.__exit__(None, None, None)
+                if self._images:
+                    write_whole(image_list_beside(self._path), image_list(self._images))
 
     def discard(self, error: BaseException) -> None:
         """Remove what was written so far."""

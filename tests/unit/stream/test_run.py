@@ -20,6 +20,7 @@ from tests.architecture.package import REPOSITORY
 from tests.artifacts import Artifacts
 from tests.command import Run, command_runner
 from tests.unit.stream.media import network_camera, picture, read_video, write_video
+from tests.unit.tiny_coco import document
 
 pytest.importorskip("onnxruntime")
 
@@ -71,6 +72,29 @@ def test_stdout_is_the_results_alone(run: Run, model: Path, tmp_path: Path) -> N
     assert code == 0
     assert [json.loads(line)["frame"] for line in out.splitlines()] == [0, 1, 2, 3]
     assert "4 frames" in err
+
+
+def test_two_images_never_share_an_id(run: Run, model: Path, tmp_path: Path) -> None:
+    for name in ("2.png", "cat.png"):
+        cv2.imwrite(str(tmp_path / name), picture(3))
+    words = ("infer", model, tmp_path / "2.png", tmp_path / "cat.png", "--threshold", 0, "--coco", tmp_path / "r.json")
+    assert run(*words)[0] == 0
+    assert {row["image_id"] for row in json.loads((tmp_path / "r.json").read_text())} == {1, 2}
+    listed = json.loads((tmp_path / "r.images.json").read_text())["images"]
+    assert [(image["id"], Path(image["file_name"]).name) for image in listed] == [(1, "2.png"), (2, "cat.png")]
+    truth = document([], image_ids=(70, 71))
+    truth["images"][0]["file_name"], truth["images"][1]["file_name"] = "cat.png", "2.png"
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert run(*words, "--ids-from", tmp_path / "truth.json")[0] == 0
+    assert {row["image_id"] for row in json.loads((tmp_path / "r.json").read_text())} == {70, 71}
+
+
+def test_ids_from_is_for_images_and_coco(run: Run, model: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 2)
+    code, _, err = run("infer", model, clip, "--coco", tmp_path / "r.json", "--ids-from", tmp_path / "truth.json")
+    assert code == 2 and "--ids-from: expected images as the source" in err
+    code, _, err = run("infer", model, clip, "--jsonl", tmp_path / "r", "--ids-from", tmp_path / "truth.json")
+    assert code == 2 and "--ids-from: expected --coco" in err
 
 
 def test_images_can_be_streamed_and_keep_their_ids(run: Run, model: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mdpose_edge.datasets.image_ids import ImageIds
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import OutputError
 from mdpose_edge.poses import Poses
@@ -97,17 +98,31 @@ def test_coco_results_appear_when_they_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     sink = CocoSink(path)
     sink.write(result(0))
-    sink.write(result(4, people=1, name="val2017/000000000139.jpg", ids=False, is_file=True))
     sink.write(result(5, people=1, name="0", ids=False))  # camera 0
     sink.write(result(6, people=1, name="clips/0007.mp4", ids=False))
     assert not path.exists()
     sink.close()
     rows = json.loads(path.read_text())
     assert [(row["image_id"], row.get("track_id")) for row in rows] == [
-        (1, 1), (1, 2), (139, None), (6, None), (7, None),
+        (1, 1), (1, 2), (6, None), (7, None),
     ]  # fmt: skip
     assert len(rows[0]["keypoints"]) == 51
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_coco_results_have_a_list_of_their_images_beside_them(tmp_path: Path) -> None:
+    sink = CocoSink(tmp_path / "results.json", ImageIds({"val/139.jpg": 139, "val/\udce9.jpg": 7}, category_id=5))
+    sink.write(result(0, people=2, name="val/139.jpg", ids=False, is_file=True))
+    sink.write(result(1, people=0, name="val/\udce9.jpg", ids=False, is_file=True))
+    sink.close()
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(139, 5), (139, 5)]
+    images = json.loads((tmp_path / "results.images.json").read_text())["images"]
+    height, width = result(0).frame.image_bgr.shape[:2]
+    assert images == [
+        {"id": 139, "file_name": "val/139.jpg", "width": width, "height": height},
+        {"id": 7, "file_name": "val/\\udce9.jpg", "width": width, "height": height},
+    ]
 
 
 def test_no_pose_at_all_is_an_empty_list(tmp_path: Path) -> None:
