@@ -130,7 +130,7 @@ def contact_sheet(
 
 
 def palette_of(keypoints: KeypointSpec) -> Palette:
-    """Give each keypoint and limb the colour of its side."""
+    """Return the colours of keypoints and limbs: each its side's."""
     sides = [CENTRE_BGR] * len(keypoints.names)
     for left, right in keypoints.flip_pairs:
         sides[left], sides[right] = LEFT_BGR, RIGHT_BGR
@@ -139,7 +139,7 @@ def palette_of(keypoints: KeypointSpec) -> Palette:
 
 
 def _limb_color(start: Color, end: Color) -> Color:
-    """Give a limb its side; from the centre to a side counts as that side, from left to right as centre."""
+    """Return the colour of a limb, its side's; from the centre to a side counts as that side, from left to right as centre."""
     if start == CENTRE_BGR:
         return end
     return start if end in (start, CENTRE_BGR) else CENTRE_BGR

@@ -67,7 +67,7 @@ class Evaluation:
     """Whose annotations and protocol: "coco", "crowdpose" or "ochuman"."""
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give all but the results, ready for json.dump."""
+        """Return all but the results, ready for json.dump."""
         return {name: value for name, value in vars(self).items() if name != "results"}
 
 

@@ -46,7 +46,7 @@ def frame_geometry(frame_wh: tuple[int, int], spec: InputSpec) -> FrameGeometry:
 
 
 def letterbox_wh(frame_wh: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
-    """Give the size (width, height) that a frame takes inside the network input when its aspect ratio is kept."""
+    """Return the size (width, height) that a frame takes inside the network input when its aspect ratio is kept."""
     scale = min(spec.width / frame_wh[0], spec.height / frame_wh[1])
     return max(1, round(frame_wh[0] * scale)), max(1, round(frame_wh[1] * scale))
 

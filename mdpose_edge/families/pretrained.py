@@ -19,7 +19,7 @@ REACH_TIMEOUT_S = 5.0
 
 
 def pretrained_options(name: str, pretrained: bool | str) -> dict[str, Any]:
-    """Give what makes timm.create_model load the weights of a backbone.
+    """Return what makes timm.create_model load the weights of a backbone.
 
     Args:
         name: a timm model.
@@ -43,7 +43,7 @@ def pretrained_options(name: str, pretrained: bool | str) -> dict[str, Any]:
 
 
 def _hub_place(name: str) -> tuple[str, str | None]:
-    """Give the repository and revision where the hub keeps a backbone's weights."""
+    """Return the repository and revision where the hub keeps a backbone's weights."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         raise ConfigError(
@@ -83,7 +83,7 @@ def unreachable(name: str, error: Exception) -> ConfigError:
 
 
 def _transport_error() -> type[Exception]:
-    """Give the base of what the hub's HTTP library raises; which library that is changes with the hub's version."""
+    """Return the base of what the hub's HTTP library raises; which library that is changes with the hub's version."""
     library = type(huggingface_hub.get_session()).__module__.partition(".")[0]
     error: type[Exception] = importlib.import_module(library).HTTPError
     return error

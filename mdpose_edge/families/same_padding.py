@@ -45,7 +45,7 @@ def _note(padding: dict[str, tuple[int, int, int, int]], name: str) -> Callable[
 
 
 def _padded(same: Any, sides: tuple[int, int, int, int]) -> nn.Module:
-    """Give a convolution with these weights that pads so: an ordinary one where both sides are alike."""
+    """Return a convolution with these weights that pads so: an ordinary one where both sides are alike."""
     left, right, top, bottom = sides
     is_even = left == right and top == bottom
     conv = (nn.Conv2d if is_even else PaddedConv2d)(

@@ -44,7 +44,7 @@ def colour(rng: np.random.Generator, saturation: tuple[float, float], value: tup
 
 
 def clouds(rng: np.random.Generator, size_wh: tuple[int, int], cell: float) -> F32:
-    """Give a smooth random field (H, W), mean 0 and standard deviation about 1, with features of `cell` px."""
+    """Return a smooth random field (H, W), mean 0 and standard deviation about 1, with features of `cell` px."""
     width, height = size_wh
     crop = [max(4, min(256, round(side * 16 / cell))) for side in (width, height)]
     x, y = (int(rng.integers(0, 256)) for _ in range(2))
@@ -58,7 +58,7 @@ def ground_to_image(camera: Camera, x: Array, z: Array) -> Array:
 
 
 def horizon_row(camera: Camera) -> float:
-    """Give the image row of the horizon under the middle column."""
+    """Return the image row of the horizon under the middle column."""
     forward = camera.rotation @ np.array((0.0, 0.0, 1.0))
     return float(camera.focal_px * forward[1] / max(forward[2], 1e-3) + camera.centre_xy[1])
 

@@ -104,11 +104,11 @@ class Figure:
         return self.build.height / 1.7 * self.build.head
 
     def face_point(self, x: float, y: float, z: float) -> Array:
-        """Give the place of a point of the head, in head units: metres on a person of 1.7 m."""
+        """Return the place of a point of the head, in head units: metres on a person of 1.7 m."""
         return self.head + self.head_frame @ (np.array((x, y, z)) * self.head_unit)
 
     def keypoints(self) -> Array:
-        """Give the 17 COCO keypoints, (17, 3) world m."""
+        """Return the 17 COCO keypoints, (17, 3) world m."""
         face = [self.face_point(*place) for place in FACE_PLACES]
         pairs = [side[i] for limbs in (self.arms, self.legs) for i in range(3) for side in limbs]
         return np.array(face + pairs)

@@ -82,7 +82,7 @@ def write_dataset(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give a folder with annotations/ to write into, which takes the name `out` when the block ends well.
+    """Return a folder with annotations/ to write into, which takes the name `out` when the block ends well.
 
     Raises:
         DataError: `out` exists and is not an empty folder.
@@ -119,7 +119,7 @@ def _check_out(out: Path) -> None:
 
 @contextmanager
 def _mapper(workers: int) -> Iterator[Callable[..., Iterator[dict[str, Any]]]]:
-    """Give a map that keeps order: the built-in one, or that of a pool of processes."""
+    """Return a map that keeps order: the built-in one, or that of a pool of processes."""
     if workers == 1:
         yield map
         return

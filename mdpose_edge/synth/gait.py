@@ -53,7 +53,7 @@ class Walk:
     """(ARC_STEPS + 1, 2): length gone and angle, along the ellipse."""
 
     def at(self, time_s: float) -> Moment:
-        """Give the moment at a time."""
+        """Return the moment at a time."""
         gone = self.start * self.curve[-1, 0] + abs(self.speed) * time_s
         angle = float(np.interp(gone % self.curve[-1, 0], self.curve[:, 0], self.curve[:, 1]))
         way = math.copysign(1.0, self.speed)
@@ -64,7 +64,7 @@ class Walk:
         return Moment(self._pose(phase), (x, z), math.degrees(math.atan2(dx, dz)))
 
     def _vigour(self) -> float:
-        """Give the length of a step relative to that at WALK_SPEED: it grows with the root of the speed."""
+        """Return the length of a step relative to that at WALK_SPEED: it grows with the root of the speed."""
         return min(1.25, math.sqrt(abs(self.speed) * 1.7 / (WALK_SPEED * self.build.height)))
 
     def _pose(self, phase: float) -> Pose:
@@ -100,7 +100,7 @@ class Stand:
     """When each pose is reached, s; the first is 0."""
 
     def at(self, time_s: float) -> Moment:
-        """Give the moment at a time."""
+        """Return the moment at a time."""
         time_s = max(0.0, time_s)
         after = int(np.searchsorted(self.times, time_s, side="right"))
         if after >= len(self.times):

@@ -15,7 +15,7 @@ GRAIN_SIDE = 512
 
 @lru_cache(maxsize=1)
 def clouds() -> F32:
-    """Give CLOUD_SIDE x CLOUD_SIDE of soft noise, mean 0, standard deviation 1."""
+    """Return CLOUD_SIDE x CLOUD_SIDE of soft noise, mean 0, standard deviation 1."""
     rng = np.random.default_rng(20231)
     fy, fx = np.meshgrid(np.fft.fftfreq(CLOUD_SIDE), np.fft.fftfreq(CLOUD_SIDE), indexing="ij")
     radius = np.hypot(fy, fx)
@@ -27,7 +27,7 @@ def clouds() -> F32:
 
 @lru_cache(maxsize=1)
 def grain() -> F32:
-    """Give GRAIN_SIDE x GRAIN_SIDE of white noise, mean 0, standard deviation 1."""
+    """Return GRAIN_SIDE x GRAIN_SIDE of white noise, mean 0, standard deviation 1."""
     return np.random.default_rng(20233).standard_normal((GRAIN_SIDE, GRAIN_SIDE)).astype(np.float32)
 
 

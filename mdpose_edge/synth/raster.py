@@ -44,7 +44,7 @@ class Raster:
     surfaces: Surfaces
 
     def owner(self) -> NDArray[np.int32]:
-        """Give the person in each pixel, (H, W); -1 where there is none."""
+        """Return the person in each pixel, (H, W); -1 where there is none."""
         return np.append(self.surfaces.owners, np.int32(-1))[self.solid]
 
 
@@ -85,7 +85,7 @@ def rasterize(solids: Solids, camera: Camera) -> Raster:
 
 
 def _to_camera(solids: Solids, camera: Camera) -> tuple[Array, Array, Array, Array, Array]:
-    """Give frames, centres, local matrices, half-gradient matrices and constant terms, in camera coordinates."""
+    """Return frames, centres, local matrices, half-gradient matrices and constant terms, in camera coordinates."""
     count = len(solids)
     frames = camera.rotation @ np.array(solids.frames)
     flat = np.array(solids.kinds) == POLYGON
@@ -112,7 +112,7 @@ def _to_camera(solids: Solids, camera: Camera) -> tuple[Array, Array, Array, Arr
 
 
 def _boxes(solids: Solids, camera: Camera, frames: Array, centres: Array) -> NDArray[np.int32]:
-    """Give the pixels each solid can touch, (P, 4) as x0, y0, x1, y1; empty for what cannot be drawn."""
+    """Return the pixels each solid can touch, (P, 4) as x0, y0, x1, y1; empty for what cannot be drawn."""
     radii, taper = np.array(solids.radii), np.array(solids.tapers)
     kinds = np.array(solids.kinds)
     axes = frames * radii[:, None, :]
@@ -194,7 +194,7 @@ class _RayPolynomials:
         )  # fmt: skip
 
     def front(self, i: int, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Give the inverse depth of the front of solid `i` in a box; NaN where the ray misses."""
+        """Return the inverse depth of the front of solid `i` in a box; NaN where the ray misses."""
         near = self.cross[i, rows, None] * self.xs[columns]
         near += self.disc_x[i, columns]
         near += self.disc_y[i, rows, None]
@@ -215,7 +215,7 @@ class _RayPolynomials:
 def _polygon(
     camera: Camera, corners: Array, quadric: Array, x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Give a polygon's inverse depth over columns x (w,) and rows y (h, 1), which is linear; 0 outside its edges.
+    """Return a polygon's inverse depth over columns x (w,) and rows y (h, 1), which is linear; 0 outside its edges.
 
     A ray passes inside an edge if it lies on the polygon's side of the plane through the camera and the edge.
     """

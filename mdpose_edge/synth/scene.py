@@ -275,7 +275,7 @@ def annotate(
     camera: Camera, persons: dict[int, Person], raster: Raster, owner: NDArray[np.int32], boxes: Array,
     areas: NDArray[np.int64],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Give the COCO annotations, without ids, of persons by their number; `boxes` and `areas` as from `visible`."""
+    """Return the COCO annotations, without ids, of persons by their number; `boxes` and `areas` as from `visible`."""
     records = []
     for index, person in persons.items():
         keypoints, count = _coco_keypoints(camera, person, raster)
@@ -290,7 +290,7 @@ def annotate(
 
 
 def _coco_keypoints(camera: Camera, person: Person, raster: Raster) -> tuple[list[float], int]:
-    """Give x, y, v of the 17 keypoints, and how many have v > 0."""
+    """Return x, y, v of the 17 keypoints, and how many have v > 0."""
     width, height = camera.size_wh
     depth = camera.to_camera(person.keypoints)[:, 2]
     tolerance = DEPTH_TOLERANCE * person.figure.build.height / 1.7
@@ -308,7 +308,7 @@ def _coco_keypoints(camera: Camera, person: Person, raster: Raster) -> tuple[lis
 
 
 def _outline(mask: NDArray[np.bool_], corner: tuple[float, float]) -> list[list[float]]:
-    """Give the polygons around a mask, in the coordinates of the image."""
+    """Return the polygons around a mask, in the coordinates of the image."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
     polygons = [(contour.reshape(-1, 2) + np.array(corner) + 0.5).ravel().tolist() for contour in contours]
     solid = [polygon for polygon in polygons if len(polygon) >= 6]
@@ -320,7 +320,7 @@ def _outline(mask: NDArray[np.bool_], corner: tuple[float, float]) -> list[list[
 
 
 def visible(owner: NDArray[np.int32], count: int) -> tuple[Array, NDArray[np.int64]]:
-    """Give the boxes (N, 4) x0, y0, x1, y1 and areas (N,) of the visible masks."""
+    """Return the boxes (N, 4) x0, y0, x1, y1 and areas (N,) of the visible masks."""
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
     boxes = np.zeros((count, 4))
     for index in np.flatnonzero(areas).tolist():
@@ -337,7 +337,7 @@ def _all_overlap(boxes: Array) -> bool:
 
 
 def _box(camera: Camera, keypoints: Array) -> Box:
-    """Give the box around a person's keypoints, (17, 3) world m, widened by flesh."""
+    """Return the box around a person's keypoints, (17, 3) world m, widened by flesh."""
     seen = camera.to_camera(keypoints)
     depth = np.maximum(seen[:, 2:], 0.3)
     slopes = seen[:, :2] / depth
@@ -368,17 +368,17 @@ def _iou(a: Box, b: Box) -> float:
 
 
 def _cover(a: Box, b: Box) -> float:
-    """Give the share of the smaller box that the other covers."""
+    """Return the share of the smaller box that the other covers."""
     return _shared(a, b) / max(min(_area(a), _area(b)), 1e-9)
 
 
 def _outside(box: Box, size_wh: tuple[int, int]) -> float:
-    """Give the share of a box that the frame cuts off, one fifth of it for free."""
+    """Return the share of a box that the frame cuts off, one fifth of it for free."""
     return max(0.0, 1 - _shared(box, (0.0, 0.0, *size_wh)) / max(_area(box), 1e-9) - 0.2)
 
 
 def camera_record(camera: Camera) -> dict[str, Any]:
-    """Give a camera as it stands in an image record: see Scene.camera."""
+    """Return a camera as it stands in an image record: see Scene.camera."""
     return {
         "focal": camera.focal_px, "principal_point": list(camera.centre_xy),
         "rotation": camera.rotation.tolist(), "translation": camera.translation.tolist(),

@@ -61,7 +61,7 @@ def shade(image: NDArray[np.uint8], raster: Raster, camera: Camera, light: Light
 
 
 def _points(flat: NDArray[np.intp], raster: Raster, camera: Camera) -> F32:
-    """Give the camera coordinates (3, n) of the surface in each pixel."""
+    """Return the camera coordinates (3, n) of the surface in each pixel."""
     width = camera.size_wh[0]
     cx, cy = camera.centre_xy
     y, x = np.divmod(flat.astype(np.int32), np.int32(width))
@@ -83,7 +83,7 @@ def _affine(matrices: F32, rows: NDArray[np.int32], points: F32) -> F32:
 
 
 def _albedo(material: F32, local: F32, place: F32) -> F32:
-    """Give the cloth pattern and what lies beyond a sleeve, (3, n)."""
+    """Return the cloth pattern and what lies beyond a sleeve, (3, n)."""
     colour = material[BASE].copy()
     patterned = np.flatnonzero(material[THRESHOLD] < NO_PATTERN)
     if patterned.size:
@@ -156,7 +156,7 @@ def _paint_face(colour: F32, material: F32, place: F32) -> None:
 
 
 def _lighting(material: F32, place: F32, normal: F32, points: F32, camera: Camera, light: Light) -> F32:
-    """Give the light that each point sends back, (3, n): wrapped Lambert, folds in cloth, dark edges."""
+    """Return the light that each point sends back, (3, n): wrapped Lambert, folds in cloth, dark edges."""
     towards = (camera.rotation @ light.direction).astype(np.float32)
     lambert = towards[0] * normal[0] + towards[1] * normal[1] + towards[2] * normal[2]
     wrinkle = material[WRINKLE]
@@ -171,7 +171,7 @@ def _lighting(material: F32, place: F32, normal: F32, points: F32, camera: Camer
 
 
 def _highlight(material: F32, normal: F32, points: F32, camera: Camera, light: Light) -> F32:
-    """Give the gloss, the same for the three colours, (n,)."""
+    """Return the gloss, the same for the three colours, (n,)."""
     towards = (camera.rotation @ light.direction).astype(np.float32)
     half = towards + TO_CAMERA
     half /= np.linalg.norm(half)

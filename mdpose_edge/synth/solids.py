@@ -29,19 +29,19 @@ NO_PATTERN = 9.0
 
 
 def rot_x(degrees: float) -> Array:
-    """Give the rotation about x that leans y towards z."""
+    """Return the rotation about x that leans y towards z."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array(((1.0, 0.0, 0.0), (0.0, c, -s), (0.0, s, c)))
 
 
 def rot_y(degrees: float) -> Array:
-    """Give the rotation about y that turns z towards x."""
+    """Return the rotation about y that turns z towards x."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array(((c, 0.0, s), (0.0, 1.0, 0.0), (-s, 0.0, c)))
 
 
 def rot_z(degrees: float) -> Array:
-    """Give the rotation about z that turns x towards y."""
+    """Return the rotation about z that turns x towards y."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array(((c, -s, 0.0), (s, c, 0.0), (0.0, 0.0, 1.0)))
 

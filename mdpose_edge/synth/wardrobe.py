@@ -268,7 +268,7 @@ class _Tailor:
 
 @lru_cache(maxsize=64)
 def _uncut(material: Material) -> Material:
-    """Give the cloth without front details, for a solid that is covered as a whole."""
+    """Return the cloth without front details, for a solid that is covered as a whole."""
     return replace(material, cut=NO_CUT, region=PLAIN)
 
 
@@ -278,13 +278,13 @@ def _cut(material: Material, cover: float, bare: Colour) -> Material:
 
 
 def _cross(a: Array, b: Array) -> Array:
-    """Give a x b of two vectors (3,); np.cross takes ten times as long for one pair."""
+    """Return a x b of two vectors (3,); np.cross takes ten times as long for one pair."""
     (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
     return np.array((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))
 
 
 def _along(axis: Array, like: Array) -> Array:
-    """Give a frame whose y is `axis` and whose x is as near as can be to that of `like`."""
+    """Return a frame whose y is `axis` and whose x is as near as can be to that of `like`."""
     x = like[:, 0] - (like[:, 0] @ axis) * axis
     norm = float(np.linalg.norm(x))
     if norm < 0.2:  # the axis runs along x: lean on z instead

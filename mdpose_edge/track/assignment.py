@@ -47,7 +47,7 @@ def _groups(allowed: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], NDArray[
 
 
 def _hungarian(cost: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Give the pairs of least total cost, each row or column of the shorter side once.
+    """Return the pairs of least total cost, each row or column of the shorter side once.
 
     Shortest augmenting paths with potentials (Jonker and Volgenant, Computing 38, 1987), a row at a time.
     """

@@ -52,11 +52,11 @@ class KalmanState:
         return cls(measured.copy(), zeros, variance.copy(), zeros.copy(), speed.copy())
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> KalmanState:
-        """Give the state of some of the people."""
+        """Return the state of some of the people."""
         return KalmanState(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     def joined(self, other: KalmanState) -> KalmanState:
-        """Give the state of both."""
+        """Return the state of both."""
         return KalmanState(
             *(np.concatenate([getattr(self, item.name), getattr(other, item.name)]) for item in fields(self))
         )

@@ -81,7 +81,7 @@ def score_tracks(
 
 
 def _oks(frame: TruthFrame, keypoints: Array, kappa_squared: Array) -> Array:
-    """Give COCO's object keypoint similarity of (N, M)."""
+    """Return COCO's object keypoint similarity of (N, M)."""
     labelled = frame.keypoints[:, :, 2] > 0
     squared = ((frame.keypoints[:, None, :, :2] - keypoints[None]) ** 2).sum(axis=3)
     scale = 2 * np.maximum(frame.areas, 1.0)[:, None, None] * kappa_squared
@@ -101,7 +101,7 @@ def _match(
 
 
 def _idf1(shared: Counter[tuple[int, int]], people: int, poses: int) -> float:
-    """Give each person one track, and each track one person, for the most frames in all."""
+    """Return the pairs of person and track, each once, that agree in the most frames in all."""
     if not people + poses:
         return 1.0
     if not shared:

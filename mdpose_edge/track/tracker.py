@@ -48,7 +48,7 @@ class _People:
 
 
 class PoseTracker:
-    """Give people identities over time, and steadier keypoints where wanted.
+    """Identities of people over time, and steadier keypoints where wanted.
 
     Each person's keypoints are followed by a Kalman filter whose measurement noise is the model's sigma. A pose belongs
     to the person whose expected keypoints it is most similar to: OKS, widened by what both are uncertain of. All pairs
@@ -115,7 +115,7 @@ class PoseTracker:
             self._state.predict(dt, self._people.size)
 
     def _match(self, measured: Array, variance: Array, scores: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Give each pose's row in the state, or -1: strong poses choose first, weak ones take who is left."""
+        """Return each pose's row in the state, or -1: strong poses choose first, weak ones take who is left."""
         rows = np.full(len(measured), -1, np.intp)
         free = np.ones(len(self._people.ids), bool)
         strong = scores >= START_SCORE
@@ -132,7 +132,7 @@ class PoseTracker:
         return rows
 
     def _similarity(self, expected: Array, var_a: Array, size: Array, measured: Array, var_b: Array) -> Array:
-        """Give the OKS of A expected with B measured people, (A, B), widened by the variances of both.
+        """Return the OKS of A expected with B measured people, (A, B), widened by the variances of both.
 
         Below LEAST_SIMILARITY it may be 0: pairs that are too far apart for more are not looked at.
         """
@@ -205,6 +205,6 @@ def _near(keypoints_xy: Array, reach: Array, others_xy: Array) -> NDArray[np.boo
 
 
 def _sizes(keypoints_xy: Array) -> Array:
-    """Give the root of the area of the box around each person's keypoints, at least 1 px."""
+    """Return the root of the area of the box around each person's keypoints, at least 1 px."""
     sides = np.ptp(keypoints_xy, axis=1)
     return np.asarray(np.maximum(1.0, np.sqrt(sides[:, 0] * sides[:, 1])))

@@ -178,7 +178,7 @@ def warp_people(
 
 
 def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: InputSpec) -> NDArray[np.float64]:
-    """Give the centre of what a view shows of each box, in image pixels.
+    """Return the centre of what a view shows of each box, in image pixels.
 
     Where it shows less than `LEAST_SHOWN`, the centre of the whole box.
 

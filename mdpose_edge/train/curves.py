@@ -101,7 +101,7 @@ def _draw_panel(panel: Panel, rows: Rows) -> NDArray[np.uint8]:
 
 
 def _points(rows: Rows, panel: Panel, column: str) -> NDArray[np.float64]:
-    """Give (n, 2): places along the axis and values, without gaps, and without what a logarithm cannot take."""
+    """Return (n, 2): places along the axis and values, without gaps, and without what a logarithm cannot take."""
     pairs = [(float(row[panel.along]), float(row[column])) for row in rows if row.get(column)]
     points = np.array(pairs, np.float64).reshape(-1, 2)
     points = points[np.isfinite(points[:, 1]) & ((points[:, 1] > 0) | (not panel.log))]
@@ -111,7 +111,7 @@ def _points(rows: Rows, panel: Panel, column: str) -> NDArray[np.float64]:
 
 
 def _bounds(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the corners of what is drawn; spikes beyond the 99.5th percentile are cut off."""
+    """Return the corners of what is drawn; spikes beyond the 99.5th percentile are cut off."""
     low, high = points.min(axis=0), points.max(axis=0)
     low[1], high[1] = np.percentile(points[:, 1], [0.5, 99.5])
     margin = 0.06 * (high[1] - low[1]) or 0.5 * (abs(high[1]) or 1.0)

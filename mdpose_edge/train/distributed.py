@@ -46,7 +46,7 @@ class World:
         return list(tensor.tolist())
 
     def gather(self, data: bytes) -> list[bytes]:
-        """Give what each process passed, by rank, to all of them."""
+        """Return what each process passed, by rank, to all of them."""
         if self.size == 1:
             return [data]
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -93,7 +93,7 @@ class World:
                 raise TrainingError(f"rank {rank}", expected="every process to go on", got=got, do="mend that first")
 
     def share_of(self, batch_size: int, accumulate: int) -> int:
-        """Give how many images of a batch are this process's.
+        """Return how many images of a batch are this process's.
 
         Raises:
             ConfigError: the batch cannot be cut into equal parts.

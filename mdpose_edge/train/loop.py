@@ -156,7 +156,7 @@ class _Run:
         return self.out / MODEL_FILE
 
     def _next_batch(self, wish: StopSignal) -> tuple[Batch, int, int | None]:
-        """Give this process's part of the next batch, the persons in all parts, and the signal that any was sent.
+        """Return this process's part of the next batch, the persons in all parts, and the signal that any was sent.
 
         Raises:
             InputError, DataError: an image cannot be used; where that is so in another process, TrainingError.

@@ -30,7 +30,7 @@ def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.O
 
 
 def learning_rate(iteration: int, base: float, schedule: ScheduleConfig) -> float:
-    """Give the learning rate of an iteration (from 0)."""
+    """Return the learning rate of an iteration (from 0)."""
     if iteration < schedule.warmup:
         return base * (iteration + 1) / schedule.warmup
     if schedule.kind == "step":
@@ -40,7 +40,7 @@ def learning_rate(iteration: int, base: float, schedule: ScheduleConfig) -> floa
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Give the optimizer's moments by "parameter index.name", ready for a checkpoint."""
+    """Return the optimizer's moments by "parameter index.name", ready for a checkpoint."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{key}": torch.as_tensor(value) for index, slots in state.items() for key, value in slots.items()}
 

@@ -45,7 +45,7 @@ def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArr
 
 
 def _truth(batch: Batch, index: int) -> Poses:
-    """Give the persons of an image in pixels of the input, NaN where a keypoint is not labelled."""
+    """Return the persons of an image in pixels of the input, NaN where a keypoint is not labelled."""
     seen = batch.labelled[index]
     persons = seen.any(dim=1)
     keypoints_xy = torch.where(seen[persons, :, None], batch.keypoints_xy[index, persons], torch.nan).numpy()

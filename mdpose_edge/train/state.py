@@ -146,6 +146,6 @@ def _check(path: Path, config: TrainConfig) -> Checkpoint:
 
 
 def _curve_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Give the part of a configuration that decides the losses; keys younger than the run have their defaults."""
+    """Return the part of a configuration that decides the losses; keys younger than the run have their defaults."""
     complete = asdict(read_config(config, where))
     return {key: value for key, value in complete.items() if key not in CURVE_NEUTRAL_KEYS}

@@ -66,7 +66,7 @@ class Access:
         return any([_same(bearer, self._token), _same(query, self._token), _same(cookie, wanted)])
 
     def cookie_value(self) -> str:
-        """Give what a browser keeps instead of the token: other servers on this host are shown cookies too."""
+        """Return what a browser keeps instead of the token: other servers on this host are shown cookies too."""
         return hmac.new((self._token or "").encode(), b"mdpose-edge view", hashlib.sha256).hexdigest()
 
     @property

@@ -100,7 +100,7 @@ class Hub:
             self._changed.wait_for(lambda: not self._viewers, timeout=FAREWELL_S)
 
     def watch(self) -> Iterator[bytes]:
-        """Give messages for one viewer: what this is, then the newest frame whenever there is one, then the end.
+        """Return messages for one viewer: what this is, then the newest frame whenever there is one, then the end.
 
         A message is the lengths of two parts (big-endian uint32 each), JSON, and a JPEG or nothing.
         """

@@ -71,7 +71,7 @@ class ViewServer(Closing):
 
 
 def _reachable_name(host: str) -> str:
-    """Give what stands in an address: a server that listens everywhere is reached by the machine's name."""
+    """Return what stands in an address: a server that listens everywhere is reached by the machine's name."""
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host

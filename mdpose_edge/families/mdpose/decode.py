@@ -100,7 +100,7 @@ class MDPoseDecoder:
     def _candidates(
         self, heads: Mapping[str, NDArray[np.float32]], index: int
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Give the components above the threshold and their scores, best first, at most `pre_nms`."""
+        """Return the components above the threshold and their scores, best first, at most `pre_nms`."""
         logits = self._logits(heads, index)
         candidates = np.flatnonzero(logits > self._cut)
         scores = _sigmoid(logits.take(candidates))
@@ -113,7 +113,7 @@ class MDPoseDecoder:
     def _keypoints(
         self, heads: Mapping[str, NDArray[np.float32]], index: int, components: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        """Give the poses of components, (K, 2, n) in pixels of the network input."""
+        """Return the poses of components, (K, 2, n) in pixels of the network input."""
         keypoints = self._gather(heads, "mu", index, components)
         keypoints *= self._factors.take(components, axis=1)
         keypoints += self._centers.take(components, axis=1)
@@ -139,7 +139,7 @@ class MDPoseDecoder:
         components: NDArray[np.intp],
         keypoints: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Give the Laplace scales of components, (K, 2, n) in pixels of the network input."""
+        """Return the Laplace scales of components, (K, 2, n) in pixels of the network input."""
         scales = _softplus(self._gather(heads, "gamma", index, components))
         scales *= self._px_per_unit[:, None]
         floor = GAMMA_FLOOR * (keypoints.max(axis=0) - keypoints.min(axis=0))
@@ -192,7 +192,7 @@ def _number_components(spec: ModelSpec, levels: Sequence[Level]) -> tuple[_Level
 
 
 def _cell_centers(level: _Level) -> NDArray[np.float32]:
-    """Give the centres of a level's cells, (2, cells) in pixels of the network input."""
+    """Return the centres of a level's cells, (2, cells) in pixels of the network input."""
     rows, columns = np.indices(level.shape, np.float32).reshape(2, -1)
     return (np.stack([columns, rows]) + np.float32(0.5)) * np.float32(level.level.stride)
 
@@ -208,7 +208,7 @@ def _usable(values: NDArray[np.float32]) -> bool:
 
 
 def _largest(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Give the positions of the `count` largest scores, ascending; of equal scores, the first."""
+    """Return the positions of the `count` largest scores, ascending; of equal scores, the first."""
     least = np.partition(scores, len(scores) - count)[len(scores) - count]
     chosen = scores > least
     ties = np.flatnonzero(scores == least)

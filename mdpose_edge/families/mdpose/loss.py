@@ -182,7 +182,7 @@ def _split_axes(channels: Tensor) -> Tensor:
 
 
 def _means(raw: Tensor, scale: float, extent: float) -> Tensor:
-    """Give (B, 2J, H*W) means: the centre of the cell plus the scaled raw offset of (B, 2J, H, W)."""
+    """Return (B, 2J, H*W) means: the centre of the cell plus the scaled raw offset of (B, 2J, H, W)."""
     rows, columns = raw.shape[2:]
     x = (torch.arange(columns, dtype=raw.dtype, device=raw.device) + 0.5) * (extent / columns)
     y = (torch.arange(rows, dtype=raw.dtype, device=raw.device) + 0.5) * (extent / rows)
@@ -192,7 +192,7 @@ def _means(raw: Tensor, scale: float, extent: float) -> Tensor:
 
 
 def _gamma_floor(mu: Tensor, num_keypoints: int) -> Tensor:
-    """Give (B, 2J, M): a fraction of the extent of each component's pose.
+    """Return (B, 2J, M): a fraction of the extent of each component's pose.
 
     Without a floor the likelihood degenerates: a component can shrink onto one person's keypoints. The paper is silent
     about it; the reference code has it.
@@ -227,7 +227,7 @@ class _GroupNLL(torch.autograd.Function):
         persons_per_image: list[int],
         groups: KeypointGroups,
     ) -> Tensor:
-        """Give the (N,) losses.
+        """Return the (N,) losses.
 
         Args:
             ctx: autograd's.
@@ -257,7 +257,7 @@ class _GroupNLL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of log_pi, mu and gamma."""
+        """Return the gradients of log_pi, mu and gamma."""
         mu, gamma, target, labelled, log_joint, log_mixture = ctx.saved_tensors
         group_of = {keypoint: group for group, keypoints in enumerate(ctx.groups) for keypoint in keypoints}
         group_of_keypoint = torch.tensor([group_of[keypoint] for keypoint in range(mu.shape[1])], device=mu.device)

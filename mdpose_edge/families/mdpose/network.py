@@ -146,7 +146,7 @@ class DeployedNetwork(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Give the head tensors in the order of `ModelSpec.outputs`."""
+        """Return the head tensors in the order of `ModelSpec.outputs`."""
         return tuple(tensor for level in self.network(images) for tensor in level)
 
 

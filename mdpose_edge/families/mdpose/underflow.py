@@ -53,7 +53,7 @@ def underflow_ratio(
 
 
 def _densities(mixture: Mixture, image: int, target: Tensor) -> Tensor:
-    """Give the density of each person's keypoint in each component, x times y: (P, J, M)."""
+    """Return the density of each person's keypoint in each component, x times y: (P, J, M)."""
     mu, gamma = (values[image].view(*target.shape[1:], -1).float() for values in (mixture.mu, mixture.gamma))
     distance = (target[..., None] - mu).abs() / gamma
     return (distance.neg().exp() / (2 * gamma)).prod(dim=2)
