@@ -17,7 +17,7 @@ from mdpose_edge.common.files import write_whole
 from mdpose_edge.demo import START_CHECKPOINT
 from mdpose_edge.evaluate import evaluate
 from mdpose_edge.train.config import TrainConfig, read_config
-from mdpose_edge.train.loop import Progress, train
+from mdpose_edge.train.loop import TrainProgress, train
 
 SIZE = 192
 
@@ -75,7 +75,7 @@ def copy_images_with_people(source: Path, target: Path) -> int:
     return len(document["images"])
 
 
-def _show(step: Progress) -> None:
+def _show(step: TrainProgress) -> None:
     if step.iteration % 50 == 0:
         print(f"{step.iteration}/{step.iterations}: loss {step.loss:.3f}, {step.images_per_s:.1f} images/s", flush=True)
 

@@ -93,11 +93,11 @@ def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
 
 def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
     from mdpose_edge.train.config import load_config
-    from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, Progress, train
+    from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, TrainProgress, train
 
     config = load_config(CONFIG, [f"seed={seed}", f"init={START_CHECKPOINT}"])
 
-    def show(step: Progress) -> None:
+    def show(step: TrainProgress) -> None:
         report(step.iteration, step.iterations, f"loss {step.loss:.2f}", "training DLA-34")
 
     model = train(config, data, out / "run", report=show)

@@ -139,7 +139,7 @@ def palette_of(keypoints: KeypointSpec) -> Palette:
 
 
 def _limb_color(start: Color, end: Color) -> Color:
-    """Return the colour of a limb, its side's; from the centre to a side counts as that side, from left to right as centre."""
+    """Return the colour of a limb: its side's, where it leads to one; from left to right it is the centre's."""
     if start == CENTRE_BGR:
         return end
     return start if end in (start, CENTRE_BGR) else CENTRE_BGR

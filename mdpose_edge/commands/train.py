@@ -24,7 +24,7 @@ from mdpose_edge.commands.console import (
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mdpose_edge.train.loop import Progress
+    from mdpose_edge.train.loop import TrainProgress
     from mdpose_edge.train.validation import Validation
 
 
@@ -80,7 +80,7 @@ def train(
     try:
         with _progress_of_main() as report:
 
-            def show(step: Progress) -> None:
+            def show(step: TrainProgress) -> None:
                 report(step.iteration, step.iterations, _note(step))
 
             outcome = run(
@@ -148,7 +148,7 @@ def _is_main() -> bool:
     return is_main_process()
 
 
-def _note(step: Progress) -> str:
+def _note(step: TrainProgress) -> str:
     parts = [f"loss {step.loss:.3f}", f"{step.images_per_s:.0f} images/s", f"data wait {step.data_wait:.0%}"]
     if step.gpu_use is not None:
         parts.append(f"GPU {step.gpu_use:.0%}")

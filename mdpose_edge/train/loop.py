@@ -42,9 +42,9 @@ from mdpose_edge.train.state import (
 )
 from mdpose_edge.train.step import Step, Stepper
 from mdpose_edge.train.validation import Validation, Validator
-from mdpose_edge.train.watch import Progress, Watch
+from mdpose_edge.train.watch import TrainProgress, Watch
 
-__all__ = ["CONFIG_FILE", "LOG_FILE", "MODEL_FILE", "RESUME_FILE", "Interrupted", "Progress", "train"]
+__all__ = ["CONFIG_FILE", "LOG_FILE", "MODEL_FILE", "RESUME_FILE", "Interrupted", "TrainProgress", "train"]
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
     split: str = "train",
     resume: bool | Literal["auto"] = False,
     validation: Validation | None = None,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[TrainProgress], None] | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a model, in the processes that torchrun started or in this one.
@@ -81,13 +81,13 @@ def train(
         CheckpointError: nothing to resume from, the checkpoint is of another configuration, or none can be written.
         TrainingError: the loss is not finite or has diverged, or another process failed.
     """
-    with joined_world() as world, StopSignal() as wish, ExitStack() as stack:
+    with joined_world() as world, StopSignal() as stop, ExitStack() as stack:
         run = _Run(config, data_dir, out, split, resume, validation, world, stack, note)
         with world.together():
             if world.is_main:
                 names = None if run.validator is None else run.validator.figure_names
                 run.watch = stack.enter_context(Watch(config, out, run.start, world.device, report, names))
-        return run.go(wish)
+        return run.go(stop)
 
 
 class _Run:
@@ -134,13 +134,13 @@ class _Run:
                 write_whole(out / CONFIG_FILE, text.encode())
         self.batches: Generator[Batch] = stack.enter_context(closing(batches_from(self.start)))
 
-    def go(self, wish: StopSignal) -> Path:
+    def go(self, stop: StopSignal) -> Path:
         """Train to the end, or to a signal; give the file that holds the outcome."""
         self.stepper.network.train()
         self._evaluate(self.start, only_if_missing=True)
         for iteration in range(self.start, self.config.schedule.iterations):
             begin = time.perf_counter()
-            batch, persons, stops = self._next_batch(wish)
+            batch, persons, stops = self._next_batch(stop)
             waited = time.perf_counter() - begin
             if stops is not None:
                 return self._stop(iteration, stops)
@@ -155,7 +155,7 @@ class _Run:
                 self._draw()
         return self.out / MODEL_FILE
 
-    def _next_batch(self, wish: StopSignal) -> tuple[Batch, int, int | None]:
+    def _next_batch(self, stop: StopSignal) -> tuple[Batch, int, int | None]:
         """Return this process's part of the next batch, the persons in all parts, and the signal that any was sent.
 
         Raises:
@@ -167,8 +167,8 @@ class _Run:
             self.world.sum([0.0, 0.0, 0.0, 1.0])
             self.world.raise_together(error)
             raise
-        asked = [float(wish.asked == number) for number in (signal.SIGINT, signal.SIGTERM)]
-        persons, interrupts, terms, failures = self.world.sum([float(self.family.count(batch.targets)), *asked, 0.0])
+        stops = [float(stop.received == number) for number in (signal.SIGINT, signal.SIGTERM)]
+        persons, interrupts, terms, failures = self.world.sum([float(self.family.count(batch.targets)), *stops, 0.0])
         if failures:
             self.world.raise_together(None)
         return batch, int(persons), signal.SIGINT if interrupts else signal.SIGTERM if terms else None
@@ -185,7 +185,7 @@ class _Run:
             self._evaluate(done)
         if self.watch is not None:
             self.watch.picture(done, self.stepper.best_network, self.spec, batch)
-            self.watch.tell()
+            self.watch.publish()
 
     def _save(self, done: int) -> None:
         """Write a checkpoint, unless the run is going astray: the last good one is worth more then.

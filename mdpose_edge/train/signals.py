@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish: whoever takes the machine back gets a checkpoint first."""
+"""SIGTERM and Ctrl-C end a run in good order: whoever takes the machine back gets a checkpoint first."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignal:
-    """While entered, a SIGTERM or SIGINT is kept in `asked` instead of ending the process; a second SIGINT ends it.
+    """While entered, a SIGTERM or SIGINT is kept in `received` instead of ending the process; a second SIGINT ends it.
 
     Python delivers signals to the main thread alone; entered in another, it leaves them as they are. So it does with
     one that is ignored, as in a shell's background jobs.
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.received: int | None = None
         """The signal that came first."""
         self._before: dict[int, Any] = {}
 
@@ -47,6 +47,6 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = self.asked or number
+        self.received = self.received or number
         if number == signal.SIGINT:
             signal.signal(number, self._before[number])

@@ -34,7 +34,7 @@ BOARD_FOLDER = "tensorboard"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainProgress:
     """What a run reports after each iteration."""
 
     iteration: int
@@ -71,7 +71,7 @@ class Watch:
         out: Path,
         start: int,
         device: torch.device,
-        report: Callable[[Progress], None] | None,
+        report: Callable[[TrainProgress], None] | None,
         measured: Sequence[str] | None = None,
     ) -> None:
         self.config, self.out, self.device, self.report = config, out, device, report
@@ -84,7 +84,7 @@ class Watch:
         self.evaluated = {int(row["iteration"]) for row in evaluations}
         self._gpu_use: float | None = None
         self._figures: Figures | None = None
-        self._progress: Progress | None = None
+        self._progress: TrainProgress | None = None
         with ExitStack() as stack:
             self.board = Board(out / BOARD_FOLDER, start) if config.tensorboard else None
             if self.board is not None:
@@ -122,9 +122,9 @@ class Watch:
                 self.board.scalars(done, {f"train/{name}": value for name, value in values.items()})
         self.health.add(step.loss)
         total = self.config.schedule.iterations
-        self._progress = Progress(done, total, step.loss, images_per_s, data_wait, self._gpu_use)
+        self._progress = TrainProgress(done, total, step.loss, images_per_s, data_wait, self._gpu_use)
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         """Report the iteration that was recorded last."""
         if self.report is not None and self._progress is not None:
             self.report(replace(self._progress, figures=self._figures))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mdpose_edge.families.mdpose.network import NetworkConfig
-from mdpose_edge.train.loop import RESUME_FILE, Progress, train
+from mdpose_edge.train.loop import RESUME_FILE, TrainProgress, train
 from tests.unit.train.crude_people import tiny_config
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it: a write beyond the limit would only fail
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def limit(progress: Progress) -> None:
+    def limit(progress: TrainProgress) -> None:
         if progress.iteration == 5:
             half = (out / RESUME_FILE).stat().st_size // 2
             resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))

@@ -24,7 +24,7 @@ from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, ma
 from mdpose_edge.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import training_batches
 from mdpose_edge.train.distributed import World, joined_world
-from mdpose_edge.train.loop import Progress, train
+from mdpose_edge.train.loop import TrainProgress, train
 from mdpose_edge.train.step import Stepper
 from mdpose_edge.train.validation import Validation, Validator
 from tests.unit.train.crude_people import tiny_config
@@ -97,7 +97,7 @@ def _work(data: Path, out: Path) -> None:
         (out / f"rank{world.rank}.json").write_text(json.dumps({"stopped": stopped.name, "errors": errors}))
 
 
-def _stop_at_3(progress: Progress) -> None:
+def _stop_at_3(progress: TrainProgress) -> None:
     if progress.iteration == 3:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -69,7 +69,7 @@ def test_progress_tells_speed_data_wait_and_accuracy(train: Run, tmp_path: Path)
 class AskedAtOnce(StopSignal):
     def __init__(self) -> None:
         super().__init__()
-        self.asked = signal.SIGTERM
+        self.received = signal.SIGTERM
 
 
 @pytest.mark.parametrize("signal_class", [StopSignal, AskedAtOnce], ids=["at its end", "at a SIGTERM"])

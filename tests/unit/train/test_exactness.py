@@ -19,7 +19,7 @@ from mdpose_edge.errors import CheckpointError, ConfigError
 from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
-from mdpose_edge.train.loop import CONFIG_FILE, LOG_FILE, MODEL_FILE, RESUME_FILE, Progress, train
+from mdpose_edge.train.loop import CONFIG_FILE, LOG_FILE, MODEL_FILE, RESUME_FILE, TrainProgress, train
 from tests.unit.train.crude_people import tiny_config
 from tests.unit.train.kills import exact_config
 
@@ -58,7 +58,7 @@ def test_killed_at_random_moments_it_draws_the_same_curve(crude_people: Path, tm
 
 
 def test_sigterm_saves_and_returns_and_auto_goes_on(crude_people: Path, tmp_path: Path) -> None:
-    def terminate(progress: Progress) -> None:
+    def terminate(progress: TrainProgress) -> None:
         if progress.iteration == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -108,7 +108,7 @@ def test_last_good_checkpoint_survives_a_full_disk(crude_people: Path, tmp_path:
     """No file may grow beyond half a checkpoint: the writer fails midway, as on a full disk."""
     out, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill_up(progress: Progress) -> None:
+    def fill_up(progress: TrainProgress) -> None:
         if progress.iteration == 5:
             half = (out / RESUME_FILE).stat().st_size // 2
             resource.setrlimit(resource.RLIMIT_FSIZE, (half, limits[1]))
@@ -150,7 +150,7 @@ def test_average_is_exponential_and_is_what_the_model_holds(crude_people: Path, 
     config = tiny_config(**SMALL, schedule=ScheduleConfig(iterations=3, kind="cosine"), ema=0.75, checkpoint_every=1)
     seen: list[torch.Tensor] = []
 
-    def look(progress: Progress) -> None:
+    def look(progress: TrainProgress) -> None:
         seen.append(read_checkpoint(tmp_path / "run" / RESUME_FILE).weights["head.mu.bias"])
 
     model = read_checkpoint(train(config, crude_people, tmp_path / "run", report=look))

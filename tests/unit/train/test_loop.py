@@ -32,7 +32,7 @@ from mdpose_edge.train.loop import (
     LOG_FILE,
     MODEL_FILE,
     RESUME_FILE,
-    Progress,
+    TrainProgress,
     train,
 )
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
@@ -67,7 +67,7 @@ def logged(out: Path) -> list[tuple[int, str]]:
 
 
 def interrupt_at(iteration: int) -> Any:
-    def report(progress: Progress) -> None:
+    def report(progress: TrainProgress) -> None:
         if progress.iteration == iteration:
             raise Interruption
 
@@ -121,7 +121,7 @@ def test_dla34_learns(crude_people: Path, tmp_path: Path) -> None:
         optimizer=OptimizerConfig(name="adamw", lr=2e-3),
         schedule=ScheduleConfig(iterations=60, kind="cosine", warmup=5),
     )
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     model = train(config, crude_people, tmp_path / "run", report=seen.append)
     losses = [progress.loss for progress in seen]
     assert sum(losses[-10:]) / 10 < LOSS_FALL * losses[0]
@@ -145,7 +145,7 @@ def test_resumed_run_draws_the_curve_of_an_unbroken_one(crude_people: Path, tmp_
     with pytest.raises(Interruption):
         train(config, crude_people, tmp_path / "broken", report=interrupt_at(8))
     assert len(logged(tmp_path / "broken")) == 8  # three more than the checkpoint at 5 holds
-    first: list[Progress] = []
+    first: list[TrainProgress] = []
     train(config, crude_people, tmp_path / "broken", resume=True, report=first.append)
     assert first[0].iteration == 6
     assert logged(tmp_path / "broken") == logged(tmp_path / "unbroken")
@@ -339,7 +339,7 @@ def test_exception_leaves_no_worker_process(crude_people: Path, tmp_path: Path) 
     before = child_pids()
     during: set[int] = set()
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainProgress) -> None:
         during.update(child_pids() - before)
         raise KeyboardInterrupt
 

@@ -22,7 +22,7 @@ from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.curves import BOTTOM, COLUMNS, LEFT, LINES, PANEL_WH, TOP, draw_curves
 from mdpose_edge.train.health import RECENT, WINDOW, LossWatch
 from mdpose_edge.train.log import LOG_COLUMNS, CsvLog, read_csv
-from mdpose_edge.train.loop import LOG_FILE, RESUME_FILE, Progress, train
+from mdpose_edge.train.loop import LOG_FILE, RESUME_FILE, TrainProgress, train
 from mdpose_edge.train.state import EVAL_FILE
 from mdpose_edge.train.validation import Validation
 from mdpose_edge.train.watch import BOARD_FOLDER, CURVES_FILE, PICTURES_FOLDER, gpu_use
@@ -46,9 +46,9 @@ def score(*args: Any, **options: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def watched(crude_people: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
+def watched(crude_people: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainProgress]]:
     """A run that shows everything."""
-    out, seen = tmp_path_factory.mktemp("watched") / "run", list[Progress]()
+    out, seen = tmp_path_factory.mktemp("watched") / "run", list[TrainProgress]()
     scored.clear()
     config = tiny_config(**SMALL, eval_every=2, picture_every=4, tensorboard=True)
     validation = Validation(crude_people, "train", EVAL_DECODE, score, figure_names)
@@ -213,7 +213,7 @@ def test_run_that_diverges_stops_with_a_sentence(crude_people: Path, tmp_path: P
     assert (out / RESUME_FILE).read_bytes() == before
 
 
-def _interrupt_at_2(progress: Progress) -> None:
+def _interrupt_at_2(progress: TrainProgress) -> None:
     if progress.iteration == 2:
         raise KeyboardInterrupt
 
