@@ -63,6 +63,8 @@ def draw_poses(
 ) -> NDArray[np.uint8]:
     """Paint skeletons: the person's left orange, right blue, what joins the two white, and a label above.
 
+        cv2.imwrite("painted.jpg", draw_poses(frame, estimator(frame), estimator.spec.keypoints, sigma=True))
+
     Args:
         frame: (H, W, 3) uint8, BGR. Not modified.
         poses: in pixels of the frame. A keypoint with a coordinate that is NaN is left out, and its limbs with it;

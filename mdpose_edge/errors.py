@@ -25,6 +25,11 @@ from typing import Any
 class MdposeError(Exception):
     """Base of every error this package raises on purpose.
 
+        try:
+            estimator = PoseEstimator("bundle/")
+        except MdposeError as error:
+            print(error.expected, "|", error.got, "|", error.do)
+
     Args:
         where: the file, key or option at fault, or "".
         expected: what would have been right.

@@ -85,6 +85,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure an artifact's accuracy on a split.
 
+        found = evaluate("bundle/", "path/to/coco")
+        print(found.figures["AP"], found.ms["median"])
+
     Args:
         model: a checkpoint or a bundle.
         data_dir: a dataset's folder, as docs/data.md lays it out.

@@ -16,7 +16,7 @@ class Poses:
     Coordinates are continuous pixels of the frame: pixel i covers [i, i + 1). They are never zeroed for low confidence,
     and may lie outside the frame where a person does.
 
-        poses = estimator(frame_bgr)
+        poses: Poses = estimator(frame_bgr)
         for keypoints_xy, score in zip(poses.keypoints_xy, poses.scores):
             print(f"{score:.2f}", keypoints_xy[0])
 

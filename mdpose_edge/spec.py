@@ -123,7 +123,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that a program needs to know of an artifact, beside its bytes."""
+    """All that a program needs to know of an artifact, beside its bytes.
+
+        spec = ModelSpec.from_json(Path("bundle/spec.json").read_text())
+        print(spec.input.width, spec.input.height, spec.keypoints.names)
+
+    Raises:
+        SpecError: a value is out of range, or the input is no multiple of a head tensor's stride.
+    """
 
     family: str
     """Which decoder reads the head tensors: a name in families/registry.py."""

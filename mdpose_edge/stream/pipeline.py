@@ -59,6 +59,9 @@ def run_pipeline(
     Call it on the thread that made the estimator. Whatever ends the run, the sinks are closed, which finishes their
     files: the end of the source, `stop`, a source lost for good, an engine that fails, a full disk.
 
+        report = run_pipeline(estimator, open_source("clip.mp4"), [JsonlSink("poses.jsonl")])
+        print(f"{report.fps:.0f} frames per second")
+
     Args:
         estimator: not used otherwise meanwhile.
         source: iterated and closed.

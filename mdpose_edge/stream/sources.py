@@ -61,6 +61,10 @@ def open_source(
     | `csi:0` | a Jetson's CSI camera, by a GStreamer pipeline made here, live |
     | `-` | raw BGR frames of `frame_size` on stdin, one after another |
 
+        with open_source("clip.mp4") as source:
+            for captured in source:
+                print(captured.index, captured.time_s, captured.image_bgr.shape)
+
     Args:
         text: the word, the number of a camera, or several words that all name images.
         frame_size: "WxH" px: of raw frames, which need it, and a wish where the source is a camera.

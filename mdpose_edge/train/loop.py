@@ -60,6 +60,8 @@ def train(
 ) -> Path:
     """Train a model, in the processes that torchrun started or in this one.
 
+        train(load_config(Path("configs/dla34_736.yaml")), Path("path/to/coco"), Path("runs/dla34"))
+
     Args:
         config: everything that decides the run.
         data_dir: data in COCO's layout.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import textwrap
 
 import pytest
 
@@ -48,3 +50,24 @@ def test_an_error_says_where_expected_got_and_do() -> None:
     error = errors.InputError("a.jpg", expected="an image", got="text", do="give a JPEG")
     assert str(error) == "a.jpg: expected an image, got text; give a JPEG."
     assert (error.where, error.expected, error.got, error.do) == ("a.jpg", "an image", "text", "give a JPEG")
+
+
+DOCUMENTED = (
+    "errors.MdposeError", "spec.ModelSpec", "poses.Poses", "estimator.PoseEstimator", "stream.sources.open_source",
+    "stream.pipeline.run_pipeline", "track.tracker.PoseTracker", "draw.draw_poses", "evaluate.evaluate",
+    "train.loop.train",
+)  # fmt: skip
+"""What docs/python-api.md and the reference lead with."""
+
+
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_a_docstring_shows_how_it_is_used(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    thing = getattr(importlib.import_module(f"mdpose_edge.{module}"), name)
+    text = inspect.getdoc(thing) or ""
+    lead = text.partition("Args:")[0].partition("Raises:")[0] + "\n"
+    example = re.search(r"(?m)(^    \S.*\n(?:(?:    .*)?\n)*)", lead)
+    assert example, "an indented example above the arguments"
+    code = textwrap.dedent(example[1])
+    compile(code, path, "exec")
+    assert name in code
