@@ -18,7 +18,7 @@ import numpy as np
 
 from mdpose_edge.common.optional import available
 from mdpose_edge.doctor.findings import Finding
-from mdpose_edge.doctor.tiny import OPSET, TOLERANCE, tiny_bundle, tiny_image, tiny_outputs, tiny_spec, tiny_weights
+from mdpose_edge.doctor.tiny import TOLERANCE, tiny_bundle, tiny_image, tiny_outputs, tiny_spec, tiny_weights
 from mdpose_edge.errors import EngineError, MdposeError, MissingPackageError
 from mdpose_edge.runtimes.base import CheckedAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter
@@ -26,16 +26,11 @@ from mdpose_edge.trt import capabilities
 from mdpose_edge.trt.builder import build_plan
 from mdpose_edge.trt.cuda import Cuda
 from mdpose_edge.trt.platforms import show, typing_of
-from mdpose_edge.trt.recipe import Limits, PreprocessingRecipe, Recipe, SelfTest, TensorRtRange
+from mdpose_edge.trt.recipe import Limits, Recipe, SelfTest, TensorRtRange
 
 TIMEOUT_S = 180
 """TensorRT measures its kernels when it builds, also for a tiny graph."""
 _CRASH = "install the engine again, in a fresh environment"
-
-
-def check_engines() -> list[Finding]:
-    """Start every engine that is installed."""
-    return [check_engine(name) for name in ENGINES]
 
 
 def check_engine(name: str) -> Finding:
@@ -127,11 +122,9 @@ def _tiny_recipe(trt: Any) -> Recipe:
         flags=(),
         cleared_flags=(),
         workspace_mib=64,
-        opset=OPSET,
         timing_cache="",
         jetson=None,
         calibration=None,
-        preprocessing=PreprocessingRecipe(),
         convolutions={},
         limits=Limits(1.0, 1.0),
         self_test=SelfTest(1.0, 1.0),

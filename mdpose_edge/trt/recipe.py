@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ GOLDEN_FILE = "golden.npz"
 CALIBRATION_FILE = "calibration.cache"
 TARGETS = ("tensorrt", "jetson")
 """Values of `ModelSpec.target` whose bundles have a recipe."""
-RECIPE_VERSION = 1
-"""Raised when a reader of the previous version would misread the next."""
+RECIPE_VERSION = 2
+"""Raised when a reader of the previous version would refuse or misread the next."""
 
 _EXPORT_AGAIN = "export it again with --target tensorrt or jetson"
 
@@ -53,20 +53,6 @@ class JetsonRecipe:
     device: str
     compute_capability: tuple[int, int]
     nvdla_core: int | None
-
-
-@dataclass(frozen=True)
-class PreprocessingRecipe:
-    """Where a uint8 NHWC image becomes what the first convolution takes.
-
-    TensorRT takes uint8 inputs from 8.5 on if their only reader is a cast to float: the export sees to it.
-    """
-
-    cast: Literal["graph"] = "graph"
-    transpose: Literal["graph"] = "graph"
-    normalise: Literal["graph"] = "graph"
-    runs_on: Literal["gpu"] = "gpu"
-    """Also where the network runs on NVDLA, which knows neither uint8 images nor NHWC."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +89,11 @@ class Recipe:
     cleared_flags: tuple[str, ...]
     """Names of BuilderFlag to clear."""
     workspace_mib: int
-    opset: int
     timing_cache: str
     """Name in the engine cache; {tensorrt} and {gpu} are filled in on the device."""
     jetson: JetsonRecipe | None
     calibration: str | None
     """The file with INT8 scales for NVDLA, whose graph has no Q/DQ."""
-    preprocessing: PreprocessingRecipe
     convolutions: Mapping[str, str]
     """Precision asked for each convolution, by the name of its ONNX node."""
     limits: Limits
@@ -143,7 +127,9 @@ def read_recipe(bundle: Bundle) -> Recipe:
     except ValueError as error:
         raise BundleError(where, expected="JSON", got=str(error), do=_EXPORT_AGAIN) from error
     version = data.get("recipe_version") if isinstance(data, dict) else None
-    if version != RECIPE_VERSION:
+    if version == 1:
+        data = _from_version_1(data)
+    elif version != RECIPE_VERSION:
         do = "update mdpose-edge, or export again with this version"
         raise BundleError(where, expected=f"recipe_version {RECIPE_VERSION}", got=str(version), do=do)
     recipe = read_dataclass(Recipe, data, where=where, error=BundleError, defaults=False)
@@ -151,6 +137,12 @@ def read_recipe(bundle: Bundle) -> Recipe:
         expected, do = f"one of {', '.join(DEVICES)} at jetson.device", "update mdpose-edge to a version that knows it"
         raise BundleError(where, expected=expected, got=recipe.jetson.device, do=do)
     return recipe
+
+
+def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a recipe of version 1 without what no build reads: the opset, which the spec has, and the preprocessing."""
+    kept = {key: value for key, value in data.items() if key not in ("opset", "preprocessing")}
+    return {**kept, "recipe_version": RECIPE_VERSION}
 
 
 def recipe_for_core(bundle: Bundle, recipe: Recipe, core: int | None) -> Recipe:

@@ -59,7 +59,6 @@ def write(job: Job) -> Written:
     recipe = make_recipe(
         resolved,
         spec.precision,
-        opset=graphs.opset,
         convolutions=[node.name for node in job.model.graph.node if node.op_type in ("Conv", "ConvTranspose")],
         kept_float=() if quantized is None else quantized.kept_float,
     )

@@ -29,7 +29,6 @@ from mdpose_edge.trt.recipe import (
     RECIPE_VERSION,
     JetsonRecipe,
     Limits,
-    PreprocessingRecipe,
     Recipe,
     SelfTest,
     TensorRtRange,
@@ -120,14 +119,13 @@ def resolve(wish: Wish, precision: str) -> Resolved:
 
 
 def make_recipe(
-    resolved: Resolved, precision: Precision, *, opset: int, convolutions: Collection[str], kept_float: Collection[str]
+    resolved: Resolved, precision: Precision, *, convolutions: Collection[str], kept_float: Collection[str]
 ) -> Recipe:
     """Write down what the device must do.
 
     Args:
         resolved: what was wished for.
         precision: asked for.
-        opset: of the graph.
         convolutions: names of the ONNX nodes that are convolutions.
         kept_float: of these, the ones that int8 leaves in fp16.
     """
@@ -142,11 +140,9 @@ def make_recipe(
         flags=_flags(precision, core) if typing == "weak" else (),
         cleared_flags=("TF32",) if precision == "fp32" else (),
         workspace_mib=_workspace_mib(resolved.device),
-        opset=opset,
         timing_cache=TIMING_CACHE,
         jetson=resolved.jetson,
         calibration=CALIBRATION_FILE if core is not None and precision == "int8" else None,
-        preprocessing=PreprocessingRecipe(),
         convolutions={name: others if name in kept_float else precision for name in convolutions},
         limits=LIMITS,
         self_test=SELF_TESTS[precision],

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -652,28 +652,42 @@ def test_a_workspace_of_ones_own_builds_anew(device: Install, bundle: Make) -> N
     assert found.knobs.configs[-1]._pools == {"WORKSPACE": 512 << 20}
 
 
+def with_recipe(source: Path, out: Path, changes: Mapping[str, Any]) -> Path:
+    """Copy a bundle with other values in its recipe, the hashes being right; a table's are joined to what is there."""
+    from mdpose_edge.bundle import write_bundle
+
+    spec = open_bundle(source).spec
+    with write_bundle(out, replace(spec)) as directory:
+        for name in spec.files:
+            data = (source / name).read_bytes()
+            if name == "recipe.json":
+                recipe = json.loads(data)
+                for key, value in changes.items():
+                    known = recipe.get(key)
+                    recipe[key] = {**known, **value} if isinstance(known, dict) else value
+                data = json.dumps(recipe).encode()
+            (directory / name).write_bytes(data)
+    return out
+
+
+def test_a_recipe_of_version_1_is_still_read(exported: Make, tmp_path: Path) -> None:
+    source = exported("jetson", "fp16", jetpack="6.2")
+    preprocessing = {"cast": "graph", "transpose": "graph", "normalise": "graph", "runs_on": "gpu"}
+    first = {"recipe_version": 1, "opset": 17, "preprocessing": preprocessing}
+    old = with_recipe(source, tmp_path / "bundle", first)
+    assert read_recipe(open_bundle(old)) == read_recipe(open_bundle(source))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipe_version": 2}, "expected recipe_version 1, got 2; update mdpose-edge"),
+        ({"recipe_version": 3}, "expected recipe_version 2, got 3; update mdpose-edge"),
         ({"jetson": {"device": "agx-2030"}}, "at jetson.device, got agx-2030; update mdpose-edge"),
     ],
 )
 def test_a_recipe_of_the_future_is_refused(
     exported: Make, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    from mdpose_edge.bundle import write_bundle
-
-    source = exported("jetson", "fp16", jetpack="6.2")
-    spec = open_bundle(source).spec
-    with write_bundle(tmp_path / "bundle", replace(spec)) as directory:
-        for name in spec.files:
-            data = (source / name).read_bytes()
-            if name == "recipe.json":
-                recipe = json.loads(data)
-                for key, value in changes.items():
-                    recipe[key] = {**recipe[key], **value} if isinstance(value, dict) else value
-                data = json.dumps(recipe).encode()
-            (directory / name).write_bytes(data)
+    bundle = with_recipe(exported("jetson", "fp16", jetpack="6.2"), tmp_path / "bundle", changes)
     with pytest.raises(MdposeError, match=message):
-        read_recipe(open_bundle(tmp_path / "bundle"))
+        read_recipe(open_bundle(bundle))

@@ -24,7 +24,7 @@ def recipe(precision: str = "int8", nvdla: bool = False) -> Recipe:
     assert precision in ("int8", "fp16")
     kept = NAMES[-1:] if precision == "int8" else ()
     return make_recipe(
-        resolve(wish, precision), precision, opset=17, convolutions=NAMES, kept_float=kept  # type: ignore[arg-type]
+        resolve(wish, precision), precision, convolutions=NAMES, kept_float=kept  # type: ignore[arg-type]
     )  # fmt: skip
 
 
