@@ -1,6 +1,7 @@
 """The command `mdpose-edge`: gathers the subcommands of commands/, each of which imports its work inside the function.
 
-Exit codes: 0 done, 1 a gate fell short, 2 bad input or a missing package, in one sentence on stderr.
+Exit codes: 0 done, 1 a gate fell short, 2 bad input or a missing package, 3 a fault of its own. One sentence on
+stderr says why.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from mdpose_edge.commands import (
     triton,
     view,
 )
+from mdpose_edge.commands.door import CRASHED, crash_sentence, hold_standard_files
 from mdpose_edge.common.files import refused
+from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.errors import GateError, MdposeError
 
 app = typer.Typer(
@@ -81,16 +84,29 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors made on purpose, and the system's refusals, become one sentence and exit code 2."""
+    """Run the command line; whatever goes wrong becomes one sentence.
+
+    Errors made on purpose, and the system's refusals, give exit code 2; what nobody foresaw gives 3 and a crash report.
+    """
     signal.signal(signal.SIGTERM, _leave)
+    stdout, stderr = sys.stdout, sys.stderr
+    hold_standard_files()
     try:
         app()
     except MdposeError as error:
         _refuse(error)
     except OSError as error:
         _refuse(refused(error.filename or "the output", error, "nothing half-written was kept"))
+    except Exception as error:
+        print(f"mdpose-edge: {crash_sentence(error)}", file=sys.stderr)
+        sys.exit(CRASHED)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = stdout, stderr
 
 
 def _refuse(error: MdposeError) -> NoReturn:
-    print(f"mdpose-edge: {error}", file=sys.stderr)
+    print(f"mdpose-edge: {without_secrets(str(error))}", file=sys.stderr)
     sys.exit(1 if isinstance(error, GateError) else 2)

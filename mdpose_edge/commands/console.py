@@ -7,9 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TextIO
 
 import typer
 
@@ -50,6 +51,9 @@ def _check_place(path: Path, folder: Path, kind: str) -> None:
     from mdpose_edge.common.files import nearest_folder
 
     above = nearest_folder(folder)
+    if path == STDOUT:
+        do = "name one; on stdout there are --json, and --jsonl and --csv of infer"
+        raise OutputError("-", expected=f"a {kind}", got="-", do=do)
     if kind == "file" and path.is_dir():
         got = "a folder"
     elif not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -59,9 +63,27 @@ def _check_place(path: Path, folder: Path, kind: str) -> None:
     raise OutputError(str(path), expected=f"a place for a {kind}", got=got, do="name another")
 
 
+STDOUT = Path("-")
+_results: ContextVar[TextIO] = ContextVar("results")
+"""The stdout that JSON goes to, while sys.stdout is stderr."""
+
+
+def place_for_json(context: typer.Context, path: Path | None) -> Path | None:
+    """Refuse a place where no file can be; for "-", send what is meant for people to stderr, as stdout is JSON's."""
+    if path != STDOUT:
+        return place_for_file(path)
+    if sys.stdout is None:
+        raise OutputError("--json -", expected="an open stdout", got="a closed one", do="name a file")
+    _results.set(sys.stdout)
+    context.with_resource(redirect_stdout(sys.stderr))
+    return path
+
+
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", callback=place_for_file, help="Write the figures here as JSON."),
+    typer.Option(
+        "--json", metavar="FILE", callback=place_for_json, help="Write the figures here as JSON; - is stdout."
+    ),
 ]
 
 
@@ -173,9 +195,14 @@ def write_json(path: Path | None, document: dict[str, Any]) -> None:
     from mdpose_edge.common.files import refused, write_whole
     from mdpose_edge.common.outputs import MADE_BY, MADE_BY_KEY
 
-    if path is not None:
-        marked = {MADE_BY_KEY: f"{MADE_BY} {__version__}", **document}
+    marked = {MADE_BY_KEY: f"{MADE_BY} {__version__}", **document}
+    text = json.dumps(marked, indent=2) + "\n"
+    if path == STDOUT:
+        results = _results.get()
+        results.write(text)
+        results.flush()
+    elif path is not None:
         try:
-            write_whole(path, (json.dumps(marked, indent=2) + "\n").encode())
+            write_whole(path, text.encode())
         except OSError as error:
             raise refused(path, error, "nothing of it was kept") from error

@@ -26,6 +26,8 @@ def doctor(json_file: JsonFile = None, force: Force = False) -> None:
             if finding.remedy and finding.state != "absent":
                 typer.echo(f"  {'':<7}{'':<{width}}  -> {finding.remedy}")
     broken = [finding.name for finding in found.findings if finding.state == "broken"]
-    typer.echo(f"\nbroken: {', '.join(broken)}" if broken else "\nall that is installed works")
+    untried = [finding.name for finding in found.findings if finding.topic == "engines" and finding.state == "note"]
+    verdict = f"broken: {', '.join(broken)}" if broken else "all that is installed works"
+    typer.echo(f"\n{verdict}" if broken or not untried else f"\nnot tried: {', '.join(untried)}")
     if not found.healthy:
         raise typer.Exit(1)

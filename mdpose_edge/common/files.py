@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from mdpose_edge.errors import MdposeError, OutputError
 
+_NO_TEMPORARY_FOLDER = "No usable temporary directory"
+"""How Python's tempfile begins to say so."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -153,6 +155,9 @@ def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
         error: its answer.
         kept: what became of what was written before, and what else to do: "nothing of it was kept".
     """
+    if (error.strerror or "").startswith(_NO_TEMPORARY_FOLDER):
+        got, do = "none that can be written", "set TMPDIR to one"
+        return OutputError("temporary files", expected="a folder for them", got=got, do=do)
     got = f"the system's answer: {error.strerror or error}"
     remedy = "free some space there" if error.errno in _FULL else "check the path and its permissions"
     return OutputError(str(where), expected="a place to write", got=got, do=f"{remedy}; {kept}")

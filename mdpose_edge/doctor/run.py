@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mdpose_edge import __version__
+from mdpose_edge.common.optional import available
 from mdpose_edge.doctor.combinations import check_combinations, look_around
 from mdpose_edge.doctor.engines import check_engine
 from mdpose_edge.doctor.findings import Finding
@@ -43,14 +45,27 @@ class Diagnosis:
 def diagnose(progress: Progress | None = None) -> Diagnosis:
     """Look at packages, engines, combinations, memory and clocks; install and change nothing."""
     identity, state = machine_identity(), machine_state()
-    findings = check_packages()
+    findings, temporary = check_packages(), check_temporary_files()
     for done, name in enumerate(ENGINES, 1):
-        findings.append(check_engine(name))
+        if temporary.state != "ok" and available(name):
+            found = "not started: no folder for temporary files"
+            findings.append(Finding("engines", name, "note", found, temporary.remedy))
+        else:
+            findings.append(check_engine(name))
         if progress is not None:
             progress(done, len(ENGINES))
     findings += check_combinations(look_around(_gpus(identity["gpus"])))
-    findings += judge_machine(state)
+    findings += [*judge_machine(state), temporary]
     return Diagnosis(findings, {"identity": identity, "state": state})
+
+
+def check_temporary_files() -> Finding:
+    """Say where temporary files go: a container with a read-only root has no place for them, and infer needs none."""
+    try:
+        return Finding("machine", "temporary files", "ok", tempfile.gettempdir())
+    except OSError:
+        remedy = "set TMPDIR to a folder that can be written; bench, check, export and train need it"
+        return Finding("machine", "temporary files", "note", "no folder for them can be written", remedy)
 
 
 def judge_machine(state: dict[str, Any]) -> list[Finding]:

@@ -54,8 +54,14 @@ class Outputs:
         if not (self.painted or self.jsonl or self.csv or self.coco):
             do = "give at least one"
             raise ConfigError("infer", expected="--out, --jsonl, --csv or --coco", got="none", do=do)
-        if self.jsonl == self.csv == "-":
-            raise ConfigError("--csv", expected="one writer on stdout", got="--jsonl - as well", do="name a file")
+        on_stdout = [option for option, name in self._named.items() if str(name) == "-"]
+        for option in on_stdout:
+            if option in ("--out", "--coco"):
+                do = "name it; on stdout there are --jsonl, --csv and --json"
+                raise ConfigError(option, expected="a file or folder", got="-", do=do)
+        if len(on_stdout) > 1:
+            got = f"{on_stdout[0]} - as well"
+            raise ConfigError(on_stdout[1], expected="one writer on stdout", got=got, do="name a file")
         if self.ids_from is not None and self.coco is None:
             raise ConfigError("--ids-from", expected="--coco, whose ids it sets", got="none", do="give --coco FILE")
         if self.painted is not None:
@@ -68,11 +74,23 @@ class Outputs:
     @property
     def files(self) -> dict[str, Path]:
         """The files that are replaced, resolved, by the option that names each; devices and pipes are none."""
-        named = {"--out": self.painted, "--jsonl": self.jsonl, "--csv": self.csv, "--coco": self.coco}
-        named["--coco, its images"] = None if self.coco is None else image_list_beside(self.coco)
-        named["--json"] = self.summary
-        paths = {option: Path(name).resolve() for option, name in named.items() if name not in (None, "-")}
+        paths = {
+            option: Path(name).resolve()
+            for option, name in self._named.items()
+            if name is not None and str(name) != "-"
+        }
         return {option: path for option, path in paths.items() if path.is_file() or not path.exists()}
+
+    @property
+    def _named(self) -> dict[str, str | Path | None]:
+        return {
+            "--out": self.painted,
+            "--jsonl": self.jsonl,
+            "--csv": self.csv,
+            "--coco": self.coco,
+            "--coco, its images": None if self.coco is None else image_list_beside(self.coco),
+            "--json": self.summary,
+        }
 
     @property
     def use_stdout(self) -> bool:

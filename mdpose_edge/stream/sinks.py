@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from mdpose_edge.common.files import open_whole, refused, write_whole
 from mdpose_edge.datasets.image_ids import ImageIds, image_list, image_list_beside
+from mdpose_edge.errors import OutputError
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.records import coco_records, csv_header, csv_lines, frame_record
 from mdpose_edge.stream.result import FrameResult
@@ -37,6 +38,8 @@ class LineFile:
     def __init__(self, target: str | Path) -> None:
         self.name = str(target)
         self.lines = 0
+        if self.name == STDOUT and sys.stdout is None:
+            raise OutputError(STDOUT, expected="an open stdout", got="a closed one", do="name a file")
         self._whole = 0
         self._is_new = self.name != STDOUT and not Path(target).exists()
         try:
