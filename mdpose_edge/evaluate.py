@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.common.optional import require
 from mdpose_edge.datasets.coco import CocoSplit, results_of
-from mdpose_edge.datasets.images import read_image
+from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
@@ -62,7 +62,7 @@ class Evaluation:
     """"median" and "p90" over images, of frame to Poses: resize, engine and decoding, without reading the file."""
     machine: dict[str, Any]
     results: list[dict[str, Any]]
-    """In COCO's result format: see coco.write_results."""
+    """In COCO's result format, with the category and the order of keypoints of the annotations: see write_results."""
     format: str = "coco"
     """Whose annotations and protocol: "coco", "crowdpose" or "ochuman"."""
 
@@ -122,7 +122,7 @@ def evaluate(
         figures=protocol_figures(data, results, sigmas=keypoints.sigmas, num_images=len(milliseconds)),
         ms={"median": float(np.median(milliseconds)), "p90": float(np.percentile(milliseconds, 90))},
         machine=machine_identity(),
-        results=results,
+        results=data.in_file_order(results),
         format=data.format,
     )
 
@@ -134,7 +134,7 @@ def run_estimator(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, Any]], list[float]]:
-    """Run an estimator over the images of a split, pixels as stored, which is what COCO's annotations refer to.
+    """Run an estimator over the images of a split, in the frame that its annotations mean.
 
     Args:
         estimator: BGR frame to Poses.
@@ -148,20 +148,21 @@ def run_estimator(
 
     Raises:
         InputError: an image cannot be read.
+        DataError: an image is not of the size that the annotations state.
         ConfigError: the limit is below 1.
     """
     if limit is not None and limit < 1:
         raise ConfigError("limit", expected="at least 1 image", got=str(limit), do="raise it, or leave it out")
     images = split.images[:limit]
-    estimator(read_image(images[0].path, orient=False))
+    estimator(read_annotated(images[0].path, images[0].wh)[0])
     results: list[dict[str, Any]] = []
     milliseconds: list[float] = []
     for image in images:
-        frame = read_image(image.path, orient=False)
+        frame, _ = read_annotated(image.path, image.wh)
         start = time.perf_counter()
         poses = estimator(frame)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-        results += results_of(image.id, poses)
+        results += results_of(image.id, poses, split.category_id)
         if progress is not None:
             progress(len(milliseconds), len(images))
     return results, milliseconds

@@ -25,7 +25,7 @@ from mdpose_edge.calib.dataset import (
 )
 from mdpose_edge.calib.select import Traits, rank_images, traits_of
 from mdpose_edge.common.files import file_sha256, write_folder
-from mdpose_edge.datasets.images import list_images, read_image
+from mdpose_edge.datasets.images import list_images, read_annotated, read_image
 from mdpose_edge.datasets.layout import is_dataset, locate
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import CalibrationError, InputError
@@ -44,7 +44,15 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True)
 class _Candidate:
     path: Path
-    traits: Traits | None
+    traits: Traits | None = None
+    stated_wh: tuple[int, int] | None = None
+    """Of an annotated image."""
+
+    def read(self) -> NDArray[np.uint8]:
+        """Read it in the frame of its annotations, or upright where it has none."""
+        if self.stated_wh is None:
+            return read_image(self.path, orient=True)
+        return read_annotated(self.path, self.stated_wh)[0]
 
 
 @dataclass
@@ -79,7 +87,7 @@ def make_calibration_set(
         out: the set's folder; an earlier set there is replaced.
         spec: size and resize policy.
         split: the split to pick from, stratified over its annotations; None for a plain folder. As everywhere, images
-            with annotations are taken as stored, others upright as EXIF says.
+            with annotations are taken in the frame of these, others upright as EXIF says.
         num: how many images.
         seed: of the draw.
         allow_few: True takes fewer than MIN_IMAGES.
@@ -92,7 +100,7 @@ def make_calibration_set(
     Raises:
         CalibrationError: too few images asked for or found, too many of them unreadable, or `out` holds something else
             or cannot be written. No set is left.
-        DataError: the annotations cannot be used.
+        DataError: the annotations cannot be used, or state another size than an image has.
         InputError: the folder holds no images.
     """
     data = Path(data)
@@ -103,7 +111,7 @@ def make_calibration_set(
     order = rank_images({name: c.traits.stratum if c.traits else None for name, c in candidates.items()}, seed)
     with write_folder(Path(out), kind="calibration set", is_own=is_calibration_set, error=CalibrationError) as folder:
         taken = _Taken()
-        inputs = _read_inputs({name: candidates[name] for name in order}, spec, split is None, num, taken)
+        inputs = _read_inputs({name: candidates[name] for name in order}, spec, num, taken)
         _write_inputs(folder / INPUTS_FILE, inputs, (num, spec.height, spec.width, 3), progress)
         if len(taken.images) < num:
             found = f"{len(taken.images)} ({len(taken.skipped)} unreadable, {taken.duplicates} the same as another)"
@@ -135,7 +143,7 @@ def _list_frames(folder: Path) -> dict[str, _Candidate]:
     if is_dataset(folder):
         do = "name its split, for instance --split train"
         raise CalibrationError(str(folder), expected="a folder of images", got="a dataset's, with annotations", do=do)
-    return {path.name: _Candidate(path, None) for path in list_images([folder])}
+    return {path.name: _Candidate(path) for path in list_images([folder])}
 
 
 def _list_split(data_dir: Path, split: str, data_format: str | None) -> dict[str, _Candidate]:
@@ -143,20 +151,20 @@ def _list_split(data_dir: Path, split: str, data_format: str | None) -> dict[str
     folder = locate(data_dir, split, data_format).image_dir
     return {
         Path(os.path.relpath(image.path, folder)).as_posix(): _Candidate(
-            image.path, traits_of(data.persons(index), (image.width, image.height))
+            image.path, traits_of(data.persons(index), image.wh), image.wh
         )
         for index, image in enumerate(data.images)
     }
 
 
 def _read_inputs(
-    candidates: Mapping[str, _Candidate], spec: InputSpec, orient: bool, num: int, taken: _Taken
+    candidates: Mapping[str, _Candidate], spec: InputSpec, num: int, taken: _Taken
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the inputs of the first `num` usable candidates, keeping account in `taken`."""
     seen: set[str] = set()
     for name, candidate in candidates.items():
         try:
-            pixels, _ = preprocess(read_image(candidate.path, orient=orient), spec)
+            pixels, _ = preprocess(candidate.read(), spec)
         except InputError as error:
             taken.skipped.append(SkippedImage(name, f"expected {error.expected}, got {error.got}"))
             _check_skipped(candidate.path.parent, taken.skipped, num)

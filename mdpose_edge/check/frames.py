@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.datasets.coco import CocoSplit
-from mdpose_edge.datasets.images import decode_image, list_images, read_image_bytes
+from mdpose_edge.datasets.images import decode_annotated, decode_image, list_images, read_image_bytes
 from mdpose_edge.datasets.layout import is_dataset
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError
@@ -24,13 +24,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Frame:
-    """One image: its file and its pixels as stored, which is what COCO's annotations refer to."""
+    """One image: its file, and its pixels in the frame of its annotations, as stored where it has none."""
 
     name: str
     data: bytes
     """The file."""
     image_id: int | None
     """COCO's, or None without annotations."""
+    stated_wh: tuple[int, int] | None = None
+    """As the annotations state it."""
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -38,7 +40,10 @@ class Frame:
 
         Raises:
             InputError: not an image.
+            DataError: an annotated image of another size.
         """
+        if self.stated_wh is not None:
+            return decode_annotated(self.data, self.name, self.stated_wh)[0]
         return decode_image(self.data, self.name, orient=False)
 
     @cached_property
@@ -57,13 +62,19 @@ class Frames:
     """Gives the file at an index."""
     split: CocoSplit | None = None
     """The annotations, whose first images these are; None for plain images."""
+    stated: Sequence[Sequence[int] | None] = ()
+    """Without `split`: the width and height that annotations stated of each image when it was recorded."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Frame:
-        image_id = None if self.split is None else self.split.images[index].id
-        return Frame(self.names[index], self.read(index), image_id)
+        if self.split is None:
+            stated = self.stated[index] if self.stated else None
+            stated_wh = None if stated is None else (stated[0], stated[1])
+            return Frame(self.names[index], self.read(index), None, stated_wh)
+        image = self.split.images[index]
+        return Frame(self.names[index], self.read(index), image.id, image.wh)
 
 
 def frames_of(

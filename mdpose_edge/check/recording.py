@@ -49,10 +49,11 @@ def write_recording(
         progress: called after each image.
     """
     with open_whole(path) as file, zipfile.ZipFile(file, "w") as archive:
-        hashes = []
+        hashes, stated = [], []
         for index in range(len(frames)):
             frame = frames[index]
             hashes.append(frame.sha256)
+            stated.append(frame.stated_wh)
             _put(archive, f"{index}/image", np.frombuffer(frame.data, np.uint8))
             for name, tensor in heads_of(frame).items():
                 _put(archive, f"{index}/{name}", tensor)
@@ -63,6 +64,7 @@ def write_recording(
             "recording_version": RECORDING_VERSION,
             "names": [Path(name).name for name in frames.names],
             "sha256": hashes,
+            "stated_wh": stated,
         }
         _put(archive, "spec", np.frombuffer(spec.to_json().encode(), np.uint8))
         _put(archive, "meta", np.frombuffer(json.dumps(about).encode(), np.uint8))
@@ -97,7 +99,8 @@ class Recording:
     def frames(self, limit: int | None = None) -> Frames:
         """Give the images that were recorded, the first so many or all."""
         names = tuple(self.meta["names"][:limit])
-        return Frames(self._where, names, lambda index: self._array(f"{index}/image").tobytes())
+        stated = self.meta.get("stated_wh", ())
+        return Frames(self._where, names, lambda index: self._array(f"{index}/image").tobytes(), stated=stated)
 
     def heads(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
         """Give the head tensors of an image, found by its file's hash.

@@ -45,7 +45,8 @@ class Results:
             do = "give --data a folder in COCO's layout, or record head tensors with --record"
             raise DataError(self.name, expected="annotated images for a results file", got=frames.where, do=do)
         self._threshold = candidate.decode.score_threshold
-        self._rows = _rows_by_image(_read_rows(self.name, 3 * len(candidate.keypoints.names)))
+        rows = _read_rows(self.name, 3 * len(candidate.keypoints.names))
+        self._rows = _rows_by_image(frames.split.from_file_order(rows))
         self._num_keypoints = len(candidate.keypoints.names)
         self._check_images(frames.split, len(frames))
 

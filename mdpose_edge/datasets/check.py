@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.datasets.coco import read_annotations
+from mdpose_edge.datasets.coco import read_annotations, whole_number
 from mdpose_edge.datasets.faults import Fault, annotation_faults
-from mdpose_edge.datasets.images import decode_image, read_image, read_image_bytes
+from mdpose_edge.datasets.images import (
+    annotated_frames,
+    decode_image,
+    read_annotated,
+    read_image,
+    read_image_bytes,
+)
 from mdpose_edge.datasets.layout import locate
+from mdpose_edge.datasets.orientation import SIDEWAYS, orientation_of
 from mdpose_edge.datasets.readers import coco_form
 from mdpose_edge.draw import contact_sheet
 from mdpose_edge.errors import DataError, InputError
@@ -48,6 +55,8 @@ class Findings:
     people: int
     labelled_people: int
     faults: tuple[Fault, ...]
+    stated_wh: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
+    """Width and height of each image by its file, as the annotations have them."""
 
     def counts(self) -> dict[str, int]:
         """Give how many faults there are of each kind, most first."""
@@ -98,6 +107,7 @@ def check_data(
         people=len(people),
         labelled_people=sum(bool(person.get("num_keypoints")) for person in people),
         faults=tuple(faults),
+        stated_wh={str(image.get("file_name")): (image.get("width"), image.get("height")) for image in images},
     )
 
 
@@ -113,7 +123,7 @@ def suspects_sheet(findings: Findings) -> NDArray[np.uint8]:
         if len(shown) < SHEET_PICTURES and taken[fault.kind] < SHEET_PER_KIND:
             taken[fault.kind] += 1
             shown.append(fault)
-    pictures = [_picture(fault, findings.image_dir) for fault in shown]
+    pictures = [_picture(fault, findings) for fault in shown]
     titles = [": ".join(filter(None, (fault.kind, fault.image or str(fault.annotation or "")))) for fault in shown]
     return contact_sheet(pictures, SHEET_COLUMNS, SHEET_CELL_WH, titles)
 
@@ -141,22 +151,36 @@ def _file_faults(record: Mapping[str, Any], name: str, path: Path, seen: dict[st
     digest = hashlib.sha256(content).hexdigest()
     twin = seen.setdefault(digest, name)
     faults = [] if twin == name else [Fault("duplicate image", f"the same bytes as {twin}", name)]
+    return [*faults, *_frame_faults(record, name, image, orientation_of(content))]
+
+
+def _frame_faults(record: Mapping[str, Any], name: str, image: NDArray[np.uint8], orientation: int) -> Iterator[Fault]:
+    """Say where the size that is stated fits no frame of the image, or does not tell which one was annotated."""
     stated, found = (record.get("width"), record.get("height")), (image.shape[1], image.shape[0])
-    if stated != found:
-        detail = f"{stated[0]}x{stated[1]} px stated, {found[0]}x{found[1]} found"
-        faults.append(Fault("image of another size", detail, name))
-    return faults
+    width, height = map(whole_number, stated)
+    frames = [] if width is None or height is None else annotated_frames(image, orientation, (width, height))
+    if not frames:
+        turned = f", {found[1]}x{found[0]} upright" if orientation in SIDEWAYS else ""
+        detail = f"{stated[0]}x{stated[1]} px stated, {found[0]}x{found[1]} found{turned}"
+        yield Fault("image of another size", detail, name)
+    elif len(frames) > 1:
+        detail = f"EXIF orientation {orientation}, and the size is the same either way: which one was annotated?"
+        yield Fault("two ways up", detail, name)
 
 
-def _picture(fault: Fault, folder: Path) -> NDArray[np.uint8]:
-    """Show a suspect in its image; a grey card where there is none to show."""
+def _picture(fault: Fault, findings: Findings) -> NDArray[np.uint8]:
+    """Show a suspect in its image, in the frame of its annotations; a grey card where there is none to show."""
     blank = np.full((SHEET_CELL_WH[1], SHEET_CELL_WH[0], 3), _GREY, np.uint8)
     if fault.image is None:
         return _with_text(blank, fault.detail)
+    path = findings.image_dir / fault.image
     try:
-        image = read_image(folder / fault.image, orient=False)
-    except InputError:
-        return _with_text(blank, fault.detail)
+        image, _ = read_annotated(path, findings.stated_wh[fault.image])
+    except (DataError, InputError, TypeError):  # TypeError: no size is stated
+        try:
+            image = read_image(path, orient=False)
+        except InputError:
+            return _with_text(blank, fault.detail)
     return _with_text(_around(_painted(image, fault), fault), fault.detail)
 
 

@@ -38,6 +38,11 @@ class CocoImage:
     width: int
     height: int
 
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height, px, as the annotations state them."""
+        return self.width, self.height
+
 
 @dataclass(frozen=True)
 class Persons:
@@ -80,6 +85,10 @@ class CocoSplit:
     num_keypoints: NDArray[np.int64]
     format: str = "coco"
     """Whose annotations these are, which decides the protocol of an evaluation: see datasets/."""
+    category_id: int = PERSON_CATEGORY_ID
+    """Of people, in the file; results carry it too."""
+    file_keypoint_names: tuple[str, ...] = ()
+    """As the file orders them, where `keypoint_names` are the same in another order."""
     crowd_index: NDArray[np.float64] | None = None
     """(images,) in [0, 1], CrowdPose only: how much the people of an image overlap."""
 
@@ -101,16 +110,45 @@ class CocoSplit:
             num_images: only the first so many images, or None for all.
 
         Raises:
-            DataError: none of them shows a person with keypoints, crowds apart.
+            DataError: none of them shows a person with keypoints, crowds apart, or one of those has no area.
         """
         count = len(self.images[:num_images])
         people = slice(self.first_person[count])
-        if not (~self.iscrowd[people] & (self.num_keypoints[people] > 0)).any():
+        measured = ~self.iscrowd[people] & (self.num_keypoints[people] > 0)
+        if not measured.any():
             whole = count == len(self.images)
             of = "the split" if whole else f"the first {count} of {len(self.images)} images"
             do = "give annotated data, or another split" if whole else "take more images"
             expected = "people with annotated keypoints to measure on"
             raise DataError(str(self.annotation_file), expected=expected, got=f"none in {of}", do=do)
+        flat = measured & (self.areas[people] <= 0)
+        if flat.any():
+            expected, got = "an area above 0 of each person, by which OKS is measured", f"{flat.sum()} without"
+            do = "correct them; mdpose-edge data check lists them"
+            raise DataError(str(self.annotation_file), expected=expected, got=got, do=do)
+
+    def check_in_view(self) -> None:
+        """Refuse to train where no picture shows anybody.
+
+        Raises:
+            DataError: no person with keypoints has the centre of its box inside its image.
+        """
+        wh = np.repeat([image.wh for image in self.images], np.diff(self.first_person), axis=0)
+        centres = self.boxes_xywh[:, :2] + self.boxes_xywh[:, 2:] / 2
+        inside = ((centres >= 0) & (centres < wh)).all(axis=1)
+        labelled = ~self.iscrowd & (self.num_keypoints > 0)
+        if labelled.any() and not (labelled & inside).any():
+            expected, got = "people inside their images to train on", f"{labelled.sum()}, all of them outside"
+            do = "correct the boxes; mdpose-edge data check lists them"
+            raise DataError(str(self.annotation_file), expected=expected, got=got, do=do)
+
+    def in_file_order(self, results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Put the keypoints of results in the order of the annotation file, so that they can be evaluated with it."""
+        return _reordered(results, self.keypoint_names, self.file_keypoint_names)
+
+    def from_file_order(self, results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Undo `in_file_order`."""
+        return _reordered(results, self.file_keypoint_names, self.keypoint_names)
 
     def ground_truth(self, num_images: int | None = None) -> dict[str, Any]:
         """Give the first images (all by default) as a dataset for COCO's evaluation code, which may write into it.
@@ -125,7 +163,7 @@ class CocoSplit:
             {
                 "id": row + 1,
                 "image_id": int(image_id),
-                "category_id": PERSON_CATEGORY_ID,
+                "category_id": self.category_id,
                 "keypoints": keypoints.ravel().tolist(),
                 "num_keypoints": int(count),
                 "bbox": box.tolist(),
@@ -137,7 +175,7 @@ class CocoSplit:
         return {
             "images": [{"id": image.id, "width": image.width, "height": image.height} for image in images],
             "annotations": annotations,
-            "categories": [{"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(self.keypoint_names)}],
+            "categories": [{"id": self.category_id, "name": "person", "keypoints": list(self.keypoint_names)}],
         }
 
 
@@ -168,6 +206,7 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
         DataError: it is not COCO keypoint JSON, contradicts itself, or an image is missing.
     """
     where = str(path)
+    data = completed(data)
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
             do = "use COCO's person_keypoints file"
@@ -176,20 +215,89 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
     images = _read_images(data["images"], image_dir, where)
     index_of = {image.id: index for index, image in enumerate(images)}
     people = list(_check_people(data["annotations"], category_id, len(names), index_of, where))
+    counts = _numbers(people, "num_keypoints", 1, where)[:, 0].astype(np.int64)
+    keypoints = _numbers(people, "keypoints", 3 * len(names), where).reshape(-1, len(names), 3)
+    keypoints[counts == 0, :, 2] = 0  # whatever v says: COCO's protocol takes nobody by their keypoints then
     owners = np.fromiter((index_of[person["image_id"]] for person in people), np.int64, len(people))
     order = np.argsort(owners, kind="stable")
     return CocoSplit(
         name=name,
         annotation_file=path,
+        category_id=category_id,
         images=images,
         keypoint_names=names,
         first_person=np.searchsorted(owners[order], np.arange(len(images) + 1)),
-        keypoints=_numbers(people, "keypoints", 3 * len(names), where)[order].reshape(-1, len(names), 3),
+        keypoints=keypoints[order],
         boxes_xywh=_at_least_zero("box side", _numbers(people, "bbox", 4, where), slice(2, 4), where)[order],
         areas=_at_least_zero("area", _numbers(people, "area", 1, where), slice(None), where)[order, 0],
         iscrowd=_numbers(people, "iscrowd", 1, where)[order, 0] != 0,
-        num_keypoints=_numbers(people, "num_keypoints", 1, where)[order, 0].astype(np.int64),
+        num_keypoints=counts[order],
     )
+
+
+def completed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write out what exporters leave out, where it can mean one thing only, and drop other categories' annotations.
+
+    A missing or null iscrowd is 0; category_id, where there is one category, is its id; num_keypoints is the count of
+    those labelled; keypoints are all unlabelled where none are counted.
+
+    Args:
+        data: see read_annotations; not modified. What is wrong in it stays wrong.
+    """
+    annotations, categories = data.get("annotations"), data.get("categories")
+    if not isinstance(annotations, list) or not isinstance(categories, list):
+        return dict(data)
+    with_keypoints = _keypoint_categories(data)
+    if len(with_keypoints) != 1:
+        return dict(data)
+    (person,) = with_keypoints
+    listed = {c["id"] for c in categories if isinstance(c, Mapping) and whole_number(c.get("id")) is not None}
+    only = person["id"] if len(categories) == 1 else None
+    kept = [
+        _completed(a, only, len(person["keypoints"])) for a in annotations if not _is_other(a, person["id"], listed)
+    ]
+    return {**data, "annotations": kept}
+
+
+def _keypoint_categories(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    records = data.get("categories")
+    return [
+        record
+        for record in (records if isinstance(records, list) else [])
+        if isinstance(record, Mapping)
+        and whole_number(record.get("id")) is not None
+        and isinstance(record.get("keypoints"), list)
+        and record["keypoints"]
+    ]
+
+
+def _is_other(annotation: Any, person_id: int, listed: set[int]) -> bool:
+    """Say whether an annotation is of another category; one that is not listed may be a mistake if it has keypoints."""
+    if not isinstance(annotation, dict) or whole_number(annotation.get("category_id")) in (None, person_id):
+        return False
+    return annotation["category_id"] in listed or not annotation.get("keypoints")
+
+
+def _completed(annotation: Any, category_id: int | None, num_keypoints: int) -> Any:
+    if not isinstance(annotation, dict):
+        return annotation
+    meant: dict[str, Any] = {"iscrowd": 0}
+    if category_id is not None:
+        meant["category_id"] = category_id
+    keypoints = annotation.get("keypoints")
+    if not keypoints and not annotation.get("num_keypoints"):
+        meant |= {"keypoints": [0] * (3 * num_keypoints), "num_keypoints": 0}
+    elif isinstance(keypoints, list):
+        meant["num_keypoints"] = sum(isinstance(v, (int, float)) and v > 0 for v in keypoints[2::3])
+    missing = {key: value for key, value in meant.items() if annotation.get(key) in (None, [])}
+    return {**annotation, **missing} if missing else annotation
+
+
+def whole_number(value: Any) -> int | None:
+    """Give a JSON number that is whole, as an int; None for anything else, true and false included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
+        return None
+    return int(value)
 
 
 def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[str, ...]]:
@@ -204,7 +312,9 @@ def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[s
     """
     records = data.get("categories")
     categories = records if isinstance(records, list) else []
-    found = [c for c in categories if isinstance(c, Mapping) and isinstance(c.get("id"), int) and c.get("keypoints")]
+    found = [
+        c for c in categories if isinstance(c, Mapping) and whole_number(c.get("id")) is not None and c.get("keypoints")
+    ]
     if len(found) != 1:
         got = f"{len(found)} of {len(categories)}"
         do = "use COCO's person_keypoints file rather than instances, or keep one category"
@@ -271,24 +381,44 @@ def _read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImag
         raise DataError(str(folder), expected="the folder with the split's images", got="no such folder", do=do)
     present = {entry.name for entry in os.scandir(folder)}
     images: dict[int, CocoImage] = {}
+    files: dict[Path, int] = {}
     for record in records:
-        try:
-            name = str(record["file_name"])
-            image = CocoImage(int(record["id"]), folder / name, int(record["width"]), int(record["height"]))
-        except (KeyError, TypeError, ValueError):
-            expected, got = "images with id, file_name, width and height", str(record)[:80]
-            raise DataError(where, expected=expected, got=got, do="correct the record") from None
+        image = _read_image_record(record, folder, where)
         if image.width < 1 or image.height < 1:
             expected, got = "images of at least 1x1 px", f"{image.width}x{image.height} for image {image.id}"
             raise DataError(where, expected=expected, got=got, do="correct the record, or remove it")
-        if name not in present and not image.path.is_file():
+        if str(record["file_name"]) not in present and not image.path.is_file():
             raise DataError(str(image.path), expected=f"the image {image.id}", got="no such file", do="copy it there")
         if image.id in images:
             raise DataError(where, expected="one image per id", got=f"two with id {image.id}", do="remove one")
-        images[image.id] = image
+        if image.path in files:
+            got = f"{record['file_name']} under the ids {files[image.path]} and {image.id}"
+            raise DataError(
+                where, expected="one id per file", got=got, do="give its people one image, and remove the other"
+            )
+        images[image.id], files[image.path] = image, image.id
     if not images:
         raise DataError(where, expected="at least one image", got="none", do="use another file")
     return tuple(images.values())
+
+
+def _read_image_record(record: Any, folder: Path, where: str) -> CocoImage:
+    fields = record if isinstance(record, dict) else {}
+    number, width, height = (whole_number(fields.get(key)) for key in ("id", "width", "height"))
+    name = fields.get("file_name")
+    if number is None or width is None or height is None or not isinstance(name, str):
+        expected, got = "images with id, file_name, width and height", str(record)[:80]
+        raise DataError(where, expected=expected, got=got, do="correct the record")
+    return CocoImage(number, folder / name, width, height)
+
+
+def _reordered(
+    results: Iterable[Mapping[str, Any]], names: Sequence[str], wanted: Sequence[str]
+) -> list[dict[str, Any]]:
+    if not names or not wanted:
+        return [dict(result) for result in results]
+    columns = [3 * names.index(name) + part for name in wanted for part in range(3)]
+    return [{**result, "keypoints": [result["keypoints"][column] for column in columns]} for result in results]
 
 
 def _check_people(
@@ -296,9 +426,7 @@ def _check_people(
 ) -> Iterator[dict[str, Any]]:
     """Yield the annotations of the keypoint category, each with every key, of the right length, on a known image."""
     for position, annotation in enumerate(annotations):
-        if isinstance(annotation, dict) and annotation.get("category_id", category_id) != category_id:
-            continue
-        problem = _problem_of(annotation, num_keypoints, known_images)
+        problem = _problem_of(annotation, category_id, num_keypoints, known_images)
         if problem is not None:
             name = annotation.get("id", position) if isinstance(annotation, dict) else position
             expected, got = problem
@@ -307,20 +435,24 @@ def _check_people(
         yield annotation
 
 
-def _problem_of(annotation: Any, num_keypoints: int, known_images: Mapping[int, int]) -> tuple[str, str] | None:
+def _problem_of(
+    annotation: Any, category_id: int, num_keypoints: int, known_images: Mapping[int, int]
+) -> tuple[str, str] | None:
     """Say what was expected of an annotation and what was found, or None where all is well."""
     if not isinstance(annotation, dict):
         return "annotations that are JSON objects", f"a {type(annotation).__name__}"
     for key in ANNOTATION_KEYS:
-        if key not in annotation:
+        if annotation.get(key) is None:
             return f"annotations with {', '.join(ANNOTATION_KEYS)}", f"no {key}"
     for key, length in (("keypoints", 3 * num_keypoints), ("bbox", 4)):
         value = annotation[key]
         if not isinstance(value, list) or len(value) != length:
             found = len(value) if isinstance(value, list) else type(value).__name__
             return f"a list of {length} numbers under {key}", str(found)
+    if annotation["category_id"] != category_id:
+        return "category_ids that stand under categories", repr(annotation["category_id"])
     image_id = annotation["image_id"]
-    if not isinstance(image_id, int) or image_id not in known_images:
+    if whole_number(image_id) is None or image_id not in known_images:
         return "image_ids that stand under images", repr(image_id)
     return None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.datasets.coco import whole_number
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.spec import KeypointSpec
 
@@ -53,8 +55,12 @@ def annotation_faults(data: Mapping[str, Any], keypoints: KeypointSpec | None = 
         keypoints: the set that is wanted of the file, or None for the file's own names.
     """
     images, annotations = _dicts(data.get("images")), _dicts(data.get("annotations"))
-    names = _keypoint_names(data)
+    categories = [category for category in _dicts(data.get("categories")) if category.get("keypoints")]
+    names = _keypoint_names(categories)
     faults = [*_section_faults(data), *_name_faults(names, keypoints), *_duplicates("image id", images)]
+    if len(categories) > 1:
+        faults.append(Fault("several keypoint categories", f"{len(categories)} name keypoints: keep one"))
+    faults += [*_files_twice(images), *_people_twice(annotations)]
     faults += [fault for image in images for fault in _image_faults(image)]
     faults += _duplicates("annotation id", annotations)
     by_id = {image.get("id"): image for image in images if _hashable(image.get("id"))}
@@ -62,8 +68,9 @@ def annotation_faults(data: Mapping[str, Any], keypoints: KeypointSpec | None = 
         faults.append(
             Fault("nobody labelled", "no person with keypoints, crowds apart: nothing to train or measure on")
         )
+    category_id = categories[0].get("id") if len(categories) == 1 else None
     for position, annotation in enumerate(annotations):
-        faults += _person_faults(annotation, annotation.get("id", position), by_id, len(names))
+        faults += _person_faults(annotation, annotation.get("id", position), by_id, len(names), category_id)
     return faults
 
 
@@ -105,25 +112,54 @@ def _duplicates(what: str, records: Sequence[Mapping[str, Any]]) -> Iterator[Fau
             yield Fault(f"duplicate {what}", f"{what} {number} stands {count} times", annotation=number)
 
 
+def _files_twice(images: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+    """Find files that are several images: their people are each other's misses in an evaluation."""
+    ids: dict[str, set[Any]] = defaultdict(set)
+    for image in images:
+        if isinstance(image.get("file_name"), str) and _hashable(image.get("id")):
+            ids[image["file_name"]].add(image["id"])
+    for name, numbers in ids.items():
+        if len(numbers) > 1:
+            yield Fault("one file, several ids", f"the ids {', '.join(sorted(map(str, numbers)))}", name)
+
+
+def _people_twice(annotations: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+    """Find people annotated twice, number by number: one of the two can never be found."""
+    first: dict[str, Any] = {}
+    for position, annotation in enumerate(annotations):
+        if annotation.get("iscrowd") or not annotation.get("bbox"):
+            continue
+        person = json.dumps([annotation.get(key) for key in ("image_id", "bbox", "keypoints")], default=str)
+        number = annotation.get("id", position)
+        if person in first:
+            detail = f"the same keypoints and box as annotation {first[person]}"
+            yield Fault("person twice", detail, annotation=number)
+        first.setdefault(person, number)
+
+
 def _image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
     name = image.get("file_name")
     if "id" not in image or not isinstance(name, str):
         yield Fault("malformed record", f"an image without id or file_name: {str(image)[:60]}")
         return
-    if not isinstance(image["id"], int):
+    if whole_number(image["id"]) is None:
         yield Fault("malformed record", f"an image's id is not a whole number: {str(image['id'])[:40]!r}", name)
     width, height = image.get("width"), image.get("height")
-    if not _positive(width) or not _positive(height):
+    if (whole_number(width) or 0) < 1 or (whole_number(height) or 0) < 1:
         yield Fault("zero-sized image", f"{width}x{height} px", image=name)
 
 
 def _person_faults(
-    person: Mapping[str, Any], number: Any, images: Mapping[Any, Mapping[str, Any]], keypoints: int
+    person: Mapping[str, Any],
+    number: Any,
+    images: Mapping[Any, Mapping[str, Any]],
+    keypoints: int,
+    category_id: Any,
 ) -> Iterator[Fault]:
     image_id = person.get("image_id")
     image = images.get(image_id) if _hashable(image_id) else None
     name = str(image.get("file_name")) if image else None
-    if not isinstance(image_id, int):
+    if whole_number(image_id) is None:
         yield Fault("malformed record", f"image_id is not a whole number: {str(image_id)[:40]!r}", name, number)
     elif image is None:
         yield Fault("unknown image", f"image_id {image_id} does not stand under images", annotation=number)
@@ -135,6 +171,16 @@ def _person_faults(
     def fault(kind: str, detail: str) -> Fault:
         return Fault(kind, detail, name, number, rectangle, painted)
 
+    if person.get("category_id") is None:
+        yield fault("malformed record", "no category_id, where there are several categories")
+    elif category_id is not None and person["category_id"] != category_id:
+        yield fault(
+            "unknown category", f"category_id {str(person['category_id'])[:40]} does not stand under categories"
+        )
+    if whole_number(person.get("num_keypoints")) is None:
+        yield fault("malformed record", "no num_keypoints")
+    if not isinstance(person.get("iscrowd"), (int, float)):
+        yield fault("malformed record", f"iscrowd is no number: {str(person.get('iscrowd'))[:40]}")
     if box is None:
         yield fault("malformed record", f"bbox is not 4 finite numbers: {str(person.get('bbox'))[:40]}")
     if triples is None and keypoints:  # without names their number is unknown, and that is said once
@@ -189,8 +235,8 @@ def _beyond(points: NDArray[np.float64], low: NDArray[np.float64], high: NDArray
     return distance
 
 
-def _keypoint_names(data: Mapping[str, Any]) -> list[str]:
-    named = [category["keypoints"] for category in _dicts(data.get("categories")) if category.get("keypoints")]
+def _keypoint_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
+    named = [category["keypoints"] for category in categories]
     return [str(name) for name in named[0]] if named and isinstance(named[0], list) else []
 
 
@@ -211,7 +257,7 @@ def _is_labelled(person: Mapping[str, Any]) -> bool:
 
 
 def _hashable(value: Any) -> bool:
-    return isinstance(value, (int, str))
+    return isinstance(value, (int, float, str))
 
 
 def _dicts(records: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.datasets.animations import is_animation
-from mdpose_edge.errors import InputError
+from mdpose_edge.datasets.orientation import (
+    SIDEWAYS,
+    UPRIGHT,
+    is_tiff,
+    orientation_of,
+    turn_back,
+    turn_upright,
+)
+from mdpose_edge.errors import DataError, InputError
 from mdpose_edge.preprocess import check_frame
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -49,7 +57,7 @@ def read_image(path: str | Path, *, orient: bool, shrink: int = 1) -> NDArray[np
     Args:
         path: a file in any format that OpenCV reads.
         orient: True turns the picture upright as its EXIF orientation says, as people expect of phone photos; False
-            keeps the pixels as stored, which is what COCO's annotations refer to.
+            keeps the pixels as stored. Annotated images are for `read_annotated`.
         shrink: 1; or 2, 4 or 8: a JPEG comes at that fraction of its size, rounded up, which is faster; other formats
             come whole.
 
@@ -74,22 +82,65 @@ def decode_image(data: bytes, where: str, *, orient: bool, shrink: int = 1) -> N
     Raises:
         InputError: as `read_image`.
     """
-    is_jpeg = data.startswith(_JPEG_START)
-    if (is_jpeg and not _jpeg_is_whole(data)) or (data.startswith(_PNG_START) and not _png_is_whole(data)):
-        raise InputError(where, expected="a whole image", got="one that breaks off or is damaged", do="copy it again")
-    if is_animation(data):
-        raise InputError(where, expected="a still image", got="an animation", do="give it alone: it is read as a video")
-    stored = 0 if orient else cv2.IMREAD_IGNORE_ORIENTATION
-    color = cv2.IMREAD_COLOR | stored
-    if is_jpeg:
-        image = _decode(data, _SHRINKING[shrink] | stored, where)
-    else:
-        image = _decode(data, cv2.IMREAD_UNCHANGED, where)
-        _check_loses_nothing_as_bgr(image, where)
-        if orient or image.shape[2:] != (3,):
-            image = _decode(data, color, where)
+    image, orientation = _stored(data, where, shrink)
+    image = turn_upright(image, orientation) if orient else image
     check_frame(image, where)
     return image
+
+
+def read_annotated(path: Path, stated_wh: tuple[int, int], shrink: int = 1) -> tuple[NDArray[np.uint8], int]:
+    """Read an image in the frame that its annotations mean: as stored, or upright as its EXIF says.
+
+    Args:
+        path: the file.
+        stated_wh: width and height, px, as the annotations state them, which tells the two apart.
+        shrink: see `read_image`.
+
+    Returns:
+        (H, W, 3) uint8, BGR, and by how much it was shrunk: 1 where the format comes whole.
+
+    Raises:
+        InputError: as `read_image`.
+        DataError: it has another size either way; or it is to be turned, and has the same size either way.
+    """
+    return decode_annotated(read_image_bytes(path), str(path), stated_wh, shrink)
+
+
+def decode_annotated(
+    data: bytes, where: str, stated_wh: tuple[int, int], shrink: int = 1
+) -> tuple[NDArray[np.uint8], int]:
+    """Turn the bytes of an annotated image into a frame, as `read_annotated` does."""
+    if not data.startswith(_JPEG_START) or orientation_of(data) != UPRIGHT:
+        shrink = 1  # two sizes that differ may be the same when they are shrunk
+    image, orientation = _stored(data, where, shrink)
+    frames = annotated_frames(image, orientation, stated_wh, shrink)
+    if not frames:
+        height, width = _stored(data, where, 1)[0].shape[:2]
+        turned = f", or {height}x{width} upright" if orientation in SIDEWAYS and height != width else ""
+        raise DataError(
+            where,
+            expected=f"{stated_wh[0]}x{stated_wh[1]} px, as the annotation file says",
+            got=f"{width}x{height}{turned}",
+            do="scale the annotations with the images, or restore the image",
+        )
+    if len(frames) > 1:
+        raise DataError(
+            where,
+            expected="an image with one way up, as its size does not tell which one was annotated",
+            got=f"EXIF orientation {orientation}",
+            do="turn the pixels so where the annotations are upright, and remove the orientation from the file",
+        )
+    check_frame(frames[0], where)
+    return frames[0], shrink
+
+
+def annotated_frames(
+    image: NDArray[np.uint8], orientation: int, stated_wh: tuple[int, int], shrink: int = 1
+) -> list[NDArray[np.uint8]]:
+    """Give the frames of a stored image, as it is and upright, that have the size which annotations state."""
+    turned = [] if orientation == UPRIGHT else [turn_upright(image, orientation)]
+    size = (-(-stated_wh[1] // shrink), -(-stated_wh[0] // shrink))
+    return [frame for frame in (image, *turned) if frame.shape[:2] == size]
 
 
 def read_image_bytes(path: Path) -> bytes:
@@ -172,6 +223,24 @@ def _images_of(source: str) -> list[Path]:
         expected = f"a {kind} with images ({', '.join(IMAGE_SUFFIXES)})"
         raise InputError(source, expected=expected, got="none", do="correct the path")
     return images
+
+
+def _stored(data: bytes, where: str, shrink: int) -> tuple[NDArray[np.uint8], int]:
+    """Decode an image as it is stored, and say how it is to be turned."""
+    is_jpeg = data.startswith(_JPEG_START)
+    if (is_jpeg and not _jpeg_is_whole(data)) or (data.startswith(_PNG_START) and not _png_is_whole(data)):
+        raise InputError(where, expected="a whole image", got="one that breaks off or is damaged", do="copy it again")
+    if is_animation(data):
+        raise InputError(where, expected="a still image", got="an animation", do="give it alone: it is read as a video")
+    if is_jpeg:
+        image = _decode(data, _SHRINKING[shrink] | cv2.IMREAD_IGNORE_ORIENTATION, where)
+    else:
+        image = _decode(data, cv2.IMREAD_UNCHANGED, where)
+        _check_loses_nothing_as_bgr(image, where)
+        if image.shape[2:] != (3,):
+            image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, where)
+    orientation = orientation_of(data)
+    return (turn_back(image, orientation) if is_tiff(data) else image), orientation
 
 
 def _decode(data: bytes, flags: int, where: str) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID, CocoSplit, read_annotations, split_of
+from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID, CocoSplit, completed, read_annotations, split_of
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.datasets.layout import Located, is_mapped, locate
 from mdpose_edge.errors import DataError
@@ -75,6 +75,7 @@ def select_keypoints(split: CocoSplit, names: tuple[str, ...]) -> CocoSplit:
     return dataclasses.replace(
         split,
         keypoint_names=names,
+        file_keypoint_names=split.keypoint_names if set(names) == set(split.keypoint_names) else (),
         keypoints=kept,
         num_keypoints=np.where(split.num_keypoints > 0, labelled, 0),
     )
@@ -88,10 +89,10 @@ def coco_form(data: dict[str, Any], located: Located, split: str) -> dict[str, A
     """
     where = str(located.annotation_file)
     if located.format == "crowdpose":
-        return _from_crowdpose(data, where)
-    if located.format == "ochuman" and not is_mapped(located):
-        return _from_ochuman(data, split, where)
-    return data
+        data = _from_crowdpose(data, where)
+    elif located.format == "ochuman" and not is_mapped(located):
+        data = _from_ochuman(data, split, where)
+    return completed(data)
 
 
 def _from_crowdpose(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _with_area(annotation: Any) -> Any:
     box = annotation.get("bbox") if isinstance(annotation, dict) else None
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
         return annotation
-    return {"iscrowd": 0, **annotation, "area": CROWDPOSE_AREA_OF_BOX * box[2] * box[3]}
+    return {**annotation, "area": CROWDPOSE_AREA_OF_BOX * box[2] * box[3]}
 
 
 def _crowd_index(data: Mapping[str, Any], located: Located) -> Any:

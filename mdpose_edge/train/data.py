@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mdpose_edge.datasets.coco import CocoImage, CocoSplit
-from mdpose_edge.datasets.images import read_image
+from mdpose_edge.datasets.coco import CocoSplit
+from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
 from mdpose_edge.families.registry import training_of
@@ -128,7 +128,7 @@ class TrainingImages(Dataset["Example | MdposeError"]):
         record = self.data.images[row]
         # The view comes first, from the size that the annotations state: it says how finely the file must be decoded.
         view = random_view(rng, (record.width, record.height), centers, input_spec, augment)
-        image, shrunk = _read(record, reduction(view, (record.width, record.height)))
+        image, shrunk = read_annotated(record.path, record.wh, reduction(view, record.wh))
         if augment.clip_boxes:
             centers = clipped_centers(boxes, view, input_spec)
         people = warp_people(
@@ -227,6 +227,7 @@ def training_batches(
         DataError: the data cannot be read, or holds no annotated person.
     """
     data = open_split(data_dir, split, config.data.format, spec.keypoints)
+    data.check_in_view()
     images = TrainingImages(data, spec, config)
 
     def batches(start: int) -> Generator[Batch]:
@@ -272,22 +273,6 @@ def _per_image(people: NDArray[np.bool_], data: CocoSplit) -> NDArray[np.int64]:
 def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say who carries loss: people with at least one labelled keypoint, not crowds."""
     return np.asarray(~iscrowd & (keypoints[:, :, 2] > 0).any(axis=1))
-
-
-def _read(record: CocoImage, shrink: int) -> tuple[NDArray[np.uint8], int]:
-    """Decode an image, shrunk where it is a JPEG; give by how much it was."""
-    if record.path.suffix.lower() not in (".jpg", ".jpeg"):
-        shrink = 1
-    image = read_image(record.path, orient=False, shrink=shrink)
-    if image.shape[:2] == (-(-record.height // shrink), -(-record.width // shrink)):
-        return image, shrink
-    height, width = read_image(record.path, orient=False).shape[:2]
-    raise DataError(
-        str(record.path),
-        expected=f"{record.width}x{record.height} px, as the annotation file says",
-        got=f"{width}x{height}",
-        do="scale the annotations with the images, or restore the image",
-    )
 
 
 def start_worker(_: int) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mdpose_edge.datasets.coco import CocoSplit, results_of
-from mdpose_edge.datasets.images import read_image
+from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import MdposeError
 from mdpose_edge.families.registry import make_decoder
@@ -97,7 +97,9 @@ class Validator:
                     raise outcome
                 image, geometry = outcome
                 heads = head_tensors(network, self.spec, torch.from_numpy(image)[None].to(self.world.device))
-                found[index] = results_of(self.split.images[index].id, self.decode(heads, geometry))
+                found[index] = results_of(
+                    self.split.images[index].id, self.decode(heads, geometry), self.split.category_id
+                )
         parts = [json.loads(part) for part in self.world.gather(json.dumps(found).encode())]
         merged = {int(index): rows for part in parts for index, rows in part.items()}
         results = [row for index in sorted(merged) for row in merged[index]]
@@ -126,9 +128,9 @@ class _Frames(Dataset["Input | MdposeError"]):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Input | MdposeError:
-        path = self.split.images[self.indices[position]].path
+        image = self.split.images[self.indices[position]]
         try:
-            return preprocess(read_image(path, orient=False), self.spec)
+            return preprocess(read_annotated(image.path, image.wh)[0], self.spec)
         except MdposeError as error:
             return error
 

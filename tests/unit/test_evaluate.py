@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mdpose_edge.datasets.coco import CocoSplit, load_split
+from mdpose_edge.datasets.readers import select_keypoints
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.evaluate import EVAL_DECODE, FIGURES, Evaluation, coco_figures, evaluate, run_estimator
 from mdpose_edge.poses import Poses
@@ -193,6 +194,37 @@ def test_an_estimator_is_run_over_all_images_in_order(tmp_path: Path) -> None:
     assert min(milliseconds) > 0
     assert seen == [(1, 2), (2, 2)]
     assert coco_figures(split, results)["AP"] == pytest.approx(1.0)
+
+
+def test_results_can_be_evaluated_with_the_annotation_file_itself(artifacts: Artifacts, tmp_path: Path) -> None:
+    data = document([person(7), person(3)])
+    names = list(reversed(COCO_KEYPOINTS.names))
+    data["categories"] = [{**PERSON_CATEGORY, "id": 7, "keypoints": names}]
+    for record in data["annotations"]:
+        record["category_id"] = 7
+    path = write_split(tmp_path, data)
+    found = evaluate(artifacts.checkpoint(), tmp_path, "val", threads=1)
+    assert {row["category_id"] for row in found.results} == {7}
+    library = pytest.importorskip("faster_coco_eval")
+    truth = library.COCO(str(path))
+    reversed_sigmas = list(reversed(COCO_KEYPOINTS.sigmas))
+    judge = library.COCOeval_faster(
+        truth, truth.loadRes(found.results), iouType="keypoints", kpt_oks_sigmas=reversed_sigmas
+    )
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert judge.stats[5] == pytest.approx(found.figures["AR"])
+    own = load_split(tmp_path, "val")
+    assert found.figures == coco_figures(own, found.results, sigmas=reversed_sigmas)
+    selected = select_keypoints(own, COCO_KEYPOINTS.names)
+    assert selected.in_file_order(selected.from_file_order(found.results)) == found.results
+
+
+def test_people_without_an_area_are_not_measured(artifacts: Artifacts, tmp_path: Path) -> None:
+    write_split(tmp_path, document([person(7), person(3, area=0)]))
+    with pytest.raises(DataError, match="expected an area above 0 of each person, by which OKS is measured, got 1"):
+        evaluate(artifacts.checkpoint(), tmp_path)
 
 
 def test_a_limit_takes_the_first_images(tmp_path: Path) -> None:

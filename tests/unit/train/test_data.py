@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mdpose_edge.datasets.coco import load_split
-from mdpose_edge.datasets.images import read_image
+from mdpose_edge.datasets.images import read_annotated, read_image
 from mdpose_edge.errors import DataError, InputError
 from mdpose_edge.families.base import People
 from mdpose_edge.families.mdpose.network import make_spec
@@ -23,6 +23,7 @@ from mdpose_edge.families.mdpose.training import LossConfig
 from mdpose_edge.train.augment import AugmentConfig, Sample, View, warp_image
 from mdpose_edge.train.config import ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import Batch, Example, RunSampler, TrainingImages, collate, training_batches
+from tests.unit.datasets.oriented import encoded
 from tests.unit.tiny_coco import document, person, unlabelled, write_split
 from tests.unit.train.crude_people import SMALL_PX, tiny_config
 
@@ -224,6 +225,42 @@ def test_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None
         batches(tiny_config(), tmp_path)
 
 
+def test_a_png_of_any_name_is_read_whole(tmp_path: Path) -> None:
+    write_split(tmp_path, document([person(7)], image_ids=(7,)), split="train")
+    path = tmp_path / "train2017" / "000000000007.jpg"
+    path.write_bytes(cv2.imencode(".png", np.full((240, 320, 3), 90, np.uint8))[1].tobytes())
+    assert isinstance(training_images(tmp_path, augment=PLAIN)[0, 0], Example)
+
+
+def test_an_image_is_turned_where_its_annotations_are_upright(tmp_path: Path) -> None:
+    data = document([person(7, x=20, y=20, side=60)], image_ids=(7,))
+    data["images"][0].update(width=240, height=320)
+    write_split(tmp_path, data, split="train")
+    picture = np.zeros((240, 320, 3), np.uint8)
+    picture[:120, :160] = 255
+    (tmp_path / "train2017" / "000000000007.jpg").write_bytes(encoded(picture, ".jpg", 6))
+    sample = training_images(tmp_path, augment=PLAIN)[0, 0]
+    assert isinstance(sample, Example)
+    quarters = [[part.mean() > 128 for part in np.split(half, 2, axis=1)] for half in np.split(sample.sample.image, 2)]
+    assert quarters == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bbox": [900, 900, 40, 40]}, "expected people inside their images to train on, got 1, all of them outside"),
+        ({"num_keypoints": 0}, "expected images with annotated keypoints, got none"),
+    ],
+)
+def test_data_that_show_nobody_are_refused_before_the_first_batch(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_split(tmp_path, document([person(7, **changes)], image_ids=(7,)), split="train")
+    config = tiny_config()
+    with pytest.raises(DataError, match=message):
+        training_batches(config, make_spec(config.network, config.input.spec()), tmp_path, "train")
+
+
 def test_large_pictures_are_decoded_at_reduced_size_and_show_the_same(tmp_path: Path) -> None:
     write_split(tmp_path, document([person(7)], image_ids=(7,)), split="train")
     path = tmp_path / "train2017" / "000000000007.jpg"
@@ -231,15 +268,15 @@ def test_large_pictures_are_decoded_at_reduced_size_and_show_the_same(tmp_path: 
     assert cv2.imwrite(str(path), cv2.resize(clouds, (320, 240), interpolation=cv2.INTER_CUBIC))
     sizes: list[tuple[int, ...]] = []
 
-    def spy(path: Path, *, orient: bool, shrink: int) -> Any:
-        image = read_image(path, orient=orient, shrink=shrink)
+    def spy(path: Path, stated_wh: tuple[int, int], shrink: int) -> Any:
+        image, shrunk = read_annotated(path, stated_wh, shrink)
         sizes.append(image.shape)
-        return image
+        return image, shrunk
 
     images = training_images(tmp_path, augment=PLAIN)  # 320x240 into 64x64
     whole = warp_image(read_image(path, orient=False), View(np.diag([64 / 320, 64 / 240, 1]), False), images.spec.input)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdpose_edge.train.data.read_image", spy)
+        patch.setattr("mdpose_edge.train.data.read_annotated", spy)
         sample = images[0, 0]
     assert isinstance(sample, Example) and sizes == [(120, 160, 3)]
     assert np.abs(sample.sample.image.astype(int) - whole).mean() < 4
