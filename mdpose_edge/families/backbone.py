@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import timm
@@ -10,6 +11,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import Self
 
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.pretrained import pretrained_options, unreachable
@@ -106,6 +108,54 @@ def make_backbone(name: str, pretrained: bool | str, strides: tuple[int, ...] = 
     if pretrained:
         _to_bgr(backbone)
     return backbone
+
+
+def freeze_backbone(network: nn.Module, stride: int) -> None:
+    """Keep a network's backbone up to its map of a stride as it is: weights, and batch statistics in training too.
+
+    Args:
+        network: whose `backbone` was made by `make_backbone`. Changed in place.
+        stride: of one of its maps.
+
+    Raises:
+        ConfigError: it has no such map.
+    """
+    backbone: Any = network.backbone
+    offered = list(backbone.feature_info.reduction())
+    if stride not in offered:
+        expected = f"one of the strides {', '.join(map(str, offered))}"
+        raise ConfigError("frozen_stride", expected=expected, got=str(stride), do="choose one of these, or 0")
+    kind = type(backbone)
+    backbone.__class__ = type(f"PartlyFrozen{kind.__name__}", (_PartlyFrozen, kind), {})
+    backbone.frozen_up_to = backbone.feature_info.module_name()[offered.index(stride)]
+    for module in backbone.frozen():
+        module.eval().requires_grad_(False)
+
+
+class _PartlyFrozen(nn.Module):
+    """Mixed into a backbone's class, so that its parts keep their names: `train` leaves the frozen ones alone."""
+
+    frozen_up_to: str
+
+    def frozen(self) -> Iterator[nn.Module]:
+        return _up_to(self, self.frozen_up_to)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation, but for what is frozen."""
+        super().train(mode)
+        for module in self.frozen():
+            module.eval()
+        return self
+
+
+def _up_to(module: nn.Module, path: str) -> Iterator[nn.Module]:
+    """Return the parts of a module in their order, the last of them that of a dotted path."""
+    first, _, rest = path.partition(".")
+    for name, child in module.named_children():
+        if name == first:
+            yield from _up_to(child, rest) if rest else (child,)
+            return
+        yield child
 
 
 def _feature_indices(name: str, strides: tuple[int, ...]) -> list[int]:

@@ -125,6 +125,8 @@ class Training(Protocol):
     def network(self, spec: ModelSpec, loss: Any = None, *, pretrained: bool | str = False) -> nn.Module:
         """Return a network whose forward takes (N, H, W, 3) uint8 BGR to outputs that `loss` and `heads` read.
 
+        Its trunk is called `backbone`, so that it can be taken over and frozen by that name.
+
         Args:
             spec: of the model; `spec.network` holds the options.
             loss: what it is going to be trained by, where that decides how it begins.

@@ -134,6 +134,9 @@ class TrainConfig:
     """A checkpoint to start from: what fits by name and shape is taken; its input size may differ."""
     init_only: str | None = None
     """Take only weights whose names begin so from `init`: "backbone." for the trunk alone, also of another family."""
+    frozen_stride: Literal[0, 8, 16, 32] = 0
+    """The backbone up to its map of this stride keeps its weights and batch statistics, 0 for none of it: faster, and
+    what it has learned elsewhere stays."""
     negatives: bool = False
     """Images without people take part; the paper's loss says nothing of them, `loss.count_weight` lets them count."""
     seed: int = 0

@@ -21,6 +21,7 @@ from mdpose_edge.common.files import write_whole
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
+from mdpose_edge.families.backbone import freeze_backbone
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.train.config import TrainConfig
@@ -123,6 +124,8 @@ class _Run:
                 self.validator = Validator(validation, self.spec, world, config.workers, config.data.format)
             torch.manual_seed(config.seed)
             network = begin(config, self.spec, is_start=world.is_main and not resumes, note=note)
+            if config.frozen_stride:
+                freeze_backbone(network, config.frozen_stride)
         world.synchronise(network)
         network = network.to(world.device).to(memory_format=torch.channels_last)
         self.stepper = Stepper(config, self.spec, network, world, out / RESUME_FILE)

@@ -196,6 +196,39 @@ def test_resume_reads_neither_start_weights_nor_hub(crude_people: Path, tmp_path
     assert len(logged(out)) == 12
 
 
+@pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv4_conv_small"])
+def test_frozen_part_of_the_backbone_stays_and_the_run_resumes(
+    crude_people: Path, tmp_path: Path, backbone: str
+) -> None:
+    config = tiny_config(
+        network=NetworkConfig(backbone=backbone, channels=16, head_convs=2),
+        schedule=ScheduleConfig(iterations=4),
+        optimizer=OptimizerConfig(name="adamw", lr=1e-2, weight_decay=0.1),
+        checkpoint_every=2,
+        ema=0.5,
+    )
+    start = train(config, crude_people, tmp_path / "start")
+    frozen = replace(config, frozen_stride=8, init=str(start))
+
+    def die(progress: TrainProgress) -> None:
+        if progress.iteration == 3:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        train(frozen, crude_people, tmp_path / "run", report=die)
+    end = train(frozen, crude_people, tmp_path / "run", resume=True)
+    whole = train(frozen, crude_people, tmp_path / "whole")
+    assert end.read_bytes() == whole.read_bytes()
+    images = torch.zeros(1, SMALL_PX, SMALL_PX, 3, dtype=torch.uint8)
+    maps = []
+    for path in (start, end):
+        network, _ = load_network(path)
+        with torch.no_grad():
+            maps.append(network.backbone(network.normalize(images)))
+    assert torch.equal(maps[0][0], maps[1][0])
+    assert not torch.allclose(maps[0][1], maps[1][1]) and not torch.allclose(maps[0][2], maps[1][2])
+
+
 def test_counted_people_make_scores_expected_numbers(crude_people: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(crude_people, data)
