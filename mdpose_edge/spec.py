@@ -6,13 +6,11 @@ artifact never runs under assumptions it did not state.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mdpose_edge.common.strict import read_dataclass
+from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.errors import SpecError
 
 SPEC_VERSION = 2
@@ -190,7 +188,7 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """Write the spec as JSON, keys in the order of the fields."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return document_json(self)
 
     @classmethod
     def from_json(cls, text: str, where: str = "spec") -> ModelSpec:
@@ -204,42 +202,33 @@ class ModelSpec:
             SpecError: not JSON, a version that this one does not read, an unknown or missing key, or a value of the
                 wrong kind.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SpecError(where, expected="JSON", got=f"text that breaks off: {error}", do="export again") from error
-        if not isinstance(data, dict):
-            raise SpecError(where, expected="a JSON object", got=type(data).__name__, do="export again")
-        version = data.get("spec_version")
-        if version == 1:
-            data = _from_version_1(data, where)
-        elif version != SPEC_VERSION:
-            raise SpecError(
-                where,
-                expected=f"spec_version {SPEC_VERSION}",
-                got=str(version),
-                do="update mdpose-edge, or export again with this version",
-            )
-        return read_dataclass(cls, data, where=where, error=SpecError, defaults=False)
+        return _FORMAT.parse(text, where)
 
 
-def _from_version_1(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
     """Write a spec of version 1, which knew MDPose alone, in the words of this version."""
     new = dict(data)
-    try:
-        levels, names, extent = new.pop("levels"), new.pop("outputs"), new.pop("coordinate_extent")
-        coordinates = 2 * len(data["keypoints"]["names"])
-        strides = {level["name"]: level["stride"] for level in levels}
-        heads = [
-            {"name": name, "channels": 1 if kind == "o" else coordinates, "stride": strides[level]}
-            for name in names
-            for kind, _, level in [name.partition("_")]
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SpecError(where, expected="the keys of spec_version 1", got=repr(error), do="export again") from error
+    levels, names, extent = new.pop("levels"), new.pop("outputs"), new.pop("coordinate_extent")
+    coordinates = 2 * len(data["keypoints"]["names"])
+    strides = {level["name"]: level["stride"] for level in levels}
+    heads = [
+        {"name": name, "channels": 1 if kind == "o" else coordinates, "stride": strides[level]}
+        for name in names
+        for kind, _, level in [name.partition("_")]
+    ]
     new |= {"heads": heads, "constants": {"levels": levels, "coordinate_extent": extent}}
-    return new | {"classes": ["person"], "dimensions": 2, "spec_version": SPEC_VERSION}
+    return new | {"classes": ["person"], "dimensions": 2}
 
+
+_FORMAT = DocumentFormat(
+    ModelSpec,
+    version_key="spec_version",
+    version=SPEC_VERSION,
+    error=SpecError,
+    if_damaged="export again",
+    if_other_version="export again with this version",
+    upgrades={1: _from_version_1},
+)
 
 COCO_KEYPOINTS = KeypointSpec(
     names=(

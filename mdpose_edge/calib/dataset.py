@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.select import Traits
+from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.common.files import visible_files
-from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import CalibrationError
 from mdpose_edge.spec import InputSpec
 
@@ -97,8 +97,18 @@ class CalibrationRecord:
     """Images passed over because an earlier one gave the very same input."""
 
     def to_json(self) -> str:
-        """Write the record as JSON, keys in the order of the fields."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """Return the record as JSON."""
+        return document_json(self)
+
+
+_FORMAT = DocumentFormat(
+    CalibrationRecord,
+    version_key="version",
+    version=CALIBRATION_VERSION,
+    error=CalibrationError,
+    if_damaged=_MAKE_AGAIN,
+    if_other_version="make the set again with this version",
+)
 
 
 @dataclass(frozen=True)
@@ -200,15 +210,7 @@ def _read_record(path: Path) -> CalibrationRecord:
         got = "none" if path.is_dir() else "a file" if path.exists() else "no such folder"
         do = "give a folder that mdpose-edge calib make wrote"
         raise CalibrationError(str(path), expected=f"a calibration set with its {RECORD_FILE}", got=got, do=do)
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: not JSON, or not UTF-8
-        raise CalibrationError(where, expected="JSON", got=f"a file that is none: {error}", do=_MAKE_AGAIN) from error
-    version = data.get("version") if isinstance(data, dict) else None
-    if version != CALIBRATION_VERSION:
-        do = "update mdpose-edge, or make the set again with this version"
-        raise CalibrationError(where, expected=f"version {CALIBRATION_VERSION}", got=str(version), do=do)
-    record = read_dataclass(CalibrationRecord, data, where=where, error=CalibrationError, defaults=False)
+    record = _FORMAT.read(file)
     if not record.images:
         raise CalibrationError(where, expected="at least one image", got="an empty set", do=_MAKE_AGAIN)
     if record.digest != inputs_digest(record.input, [image.pixels_sha256 for image in record.images]):

@@ -24,8 +24,8 @@ from typing import Any
 
 from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle
+from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.common.files import file_sha256, visible_files, write_folder
-from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import EngineError
 from mdpose_edge.trt.host import Host
 from mdpose_edge.trt.recipe import Recipe
@@ -35,6 +35,8 @@ CACHE_VARIABLE = "MDPOSE_EDGE_ENGINES"
 CACHE_FOLDER = ".engines"
 PLAN_FILE, TIMING_FILE, MANIFEST_FILE = "engine.plan", "timing.cache", "engine.json"
 MANIFEST_VERSION = 1
+
+_BUILD_AGAIN = "build it again with mdpose-edge build"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,16 @@ class Manifest:
     """The core to run on; the plan itself runs on any."""
     report: Mapping[str, Any]
     """What was found while it was built: the inspection, the self-test."""
+
+
+_FORMAT = DocumentFormat(
+    Manifest,
+    version_key="manifest_version",
+    version=MANIFEST_VERSION,
+    error=EngineError,
+    if_damaged=_BUILD_AGAIN,
+    if_other_version=_BUILD_AGAIN,
+)
 
 
 def engine_facts(bundle: Bundle, recipe: Recipe, host: Host) -> EngineFacts:
@@ -118,8 +130,7 @@ def write_engine(folder: Path, manifest: Manifest, plan: bytes) -> None:
     """Put an engine into the cache, whole or not at all; an earlier one of the same facts is replaced."""
     with write_folder(folder / manifest.facts.key, kind="engine", is_own=_is_engine, error=EngineError) as temporary:
         (temporary / PLAN_FILE).write_bytes(plan)
-        text = json.dumps(dataclasses.asdict(manifest), indent=2) + "\n"
-        (temporary / MANIFEST_FILE).write_text(text, encoding="utf-8")
+        (temporary / MANIFEST_FILE).write_text(document_json(manifest), encoding="utf-8")
 
 
 def read_engine(folder: Path, facts: EngineFacts) -> tuple[Manifest, bytes] | None:
@@ -131,7 +142,7 @@ def read_engine(folder: Path, facts: EngineFacts) -> tuple[Manifest, bytes] | No
     place = folder / facts.key
     if not place.is_dir():
         return None
-    manifest = _read_manifest(place / MANIFEST_FILE)
+    manifest = _FORMAT.read(place / MANIFEST_FILE)
     if manifest.facts != facts:
         names = [f.name for f in dataclasses.fields(facts) if getattr(manifest.facts, f.name) != getattr(facts, f.name)]
         raise _altered(place, f"a manifest for this {' and '.join(names)}", "one for another")
@@ -181,16 +192,8 @@ def timing_name(recipe: Recipe, facts: EngineFacts) -> str:
     return f"{name}-{facts.machine[:8]}" if facts.machine else name
 
 
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _altered(path.parent, f"a {MANIFEST_FILE}", f"none that can be read: {error}") from error
-    return read_dataclass(Manifest, data, where=str(path), error=EngineError, defaults=False)
-
-
 def _altered(place: Path, expected: str, got: str) -> EngineError:
-    return EngineError(str(place), expected=expected, got=got, do="build it again with mdpose-edge build")
+    return EngineError(str(place), expected=expected, got=got, do=_BUILD_AGAIN)
 
 
 def _is_engine(path: Path) -> bool:

@@ -6,7 +6,6 @@ Written by the export on any machine, listed with its hash in the spec, read str
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.common.strict import read_dataclass
+from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.errors import BundleError, EngineError
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.trt.platforms import DEVICES, Typing, Version, parse_version
@@ -105,8 +104,24 @@ class Recipe:
         return None if self.jetson is None else self.jetson.nvdla_core
 
     def to_json(self) -> str:
-        """Write the recipe as JSON, keys in the order of the fields."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Return the recipe as JSON."""
+        return document_json(self)
+
+
+def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a recipe of version 1 without what no build reads: the opset, which the spec has, and the preprocessing."""
+    return {key: value for key, value in data.items() if key not in ("opset", "preprocessing")}
+
+
+_FORMAT = DocumentFormat(
+    Recipe,
+    version_key="recipe_version",
+    version=RECIPE_VERSION,
+    error=BundleError,
+    if_damaged=_EXPORT_AGAIN,
+    if_other_version="export again with this version",
+    upgrades={1: _from_version_1},
+)
 
 
 def read_recipe(bundle: Bundle) -> Recipe:
@@ -121,28 +136,12 @@ def read_recipe(bundle: Bundle) -> Recipe:
         raise BundleError(where, expected=expected, got=f"one for {bundle.spec.target}", do=_EXPORT_AGAIN)
     if RECIPE_FILE not in bundle.spec.files:
         raise BundleError(where, expected=f"a {RECIPE_FILE}", got="none", do=_EXPORT_AGAIN)
-    where = str(bundle.path / RECIPE_FILE)
-    try:
-        data = json.loads((bundle.path / RECIPE_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(where, expected="JSON", got=str(error), do=_EXPORT_AGAIN) from error
-    version = data.get("recipe_version") if isinstance(data, dict) else None
-    if version == 1:
-        data = _from_version_1(data)
-    elif version != RECIPE_VERSION:
-        do = "update mdpose-edge, or export again with this version"
-        raise BundleError(where, expected=f"recipe_version {RECIPE_VERSION}", got=str(version), do=do)
-    recipe = read_dataclass(Recipe, data, where=where, error=BundleError, defaults=False)
+    path = bundle.path / RECIPE_FILE
+    recipe = _FORMAT.read(path)
     if recipe.jetson is not None and recipe.jetson.device not in DEVICES:
         expected, do = f"one of {', '.join(DEVICES)} at jetson.device", "update mdpose-edge to a version that knows it"
-        raise BundleError(where, expected=expected, got=recipe.jetson.device, do=do)
+        raise BundleError(str(path), expected=expected, got=recipe.jetson.device, do=do)
     return recipe
-
-
-def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a recipe of version 1 without what no build reads: the opset, which the spec has, and the preprocessing."""
-    kept = {key: value for key, value in data.items() if key not in ("opset", "preprocessing")}
-    return {**kept, "recipe_version": RECIPE_VERSION}
 
 
 def recipe_for_core(bundle: Bundle, recipe: Recipe, core: int | None) -> Recipe:
