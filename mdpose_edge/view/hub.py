@@ -33,7 +33,7 @@ _LENGTHS = struct.Struct("!II")
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class InferredFrame:
     """One frame that inference is done with."""
 
     index: int
@@ -63,7 +63,7 @@ class Hub:
         self._about = about
         self._max_side, self._pause_s = max_side, 1.0 / max_fps
         self._changed = threading.Condition()
-        self._slot: Shown | None = None
+        self._slot: InferredFrame | None = None
         self._message: tuple[int, bytes] = (0, b"")
         self._viewers = 0
         self._ended: str | None = None
@@ -76,7 +76,7 @@ class Hub:
         """How many are watching."""
         return self._viewers
 
-    def show(self, shown: Shown) -> None:
+    def show(self, shown: InferredFrame) -> None:
         """Leave a frame for whoever watches; never waits for a viewer."""
         now = time.monotonic()
         with self._changed:
@@ -146,7 +146,7 @@ class Hub:
                     lambda: self._ended is not None, timeout=max(0.0, self._pause_s - (time.monotonic() - start))
                 )
 
-    def _encode(self, shown: Shown, fps: float) -> bytes:
+    def _encode(self, shown: InferredFrame, fps: float) -> bytes:
         height, width = shown.image_bgr.shape[:2]
         image = shown.image_bgr
         if max(height, width) > self._max_side:
@@ -199,7 +199,7 @@ def describe(
     }
 
 
-def _pose_records(shown: Shown) -> list[dict[str, Any]]:
+def _pose_records(shown: InferredFrame) -> list[dict[str, Any]]:
     poses, boxes, points_3d = shown.poses, shown.poses.model_boxes_xyxy, shown.poses.keypoints_3d
     seen = np.isfinite(poses.keypoints_xy).all(axis=(1, 2)) & np.isfinite(poses.sigma_xy).all(axis=(1, 2))
     return [

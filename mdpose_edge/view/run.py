@@ -11,7 +11,7 @@ from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.stream.frames import FrameSource
 from mdpose_edge.stream.pipeline import Tracker, run_pipeline
 from mdpose_edge.stream.result import FrameResult, Report
-from mdpose_edge.view.hub import Hub, Shown, describe
+from mdpose_edge.view.hub import Hub, InferredFrame, describe
 from mdpose_edge.view.server import ViewServer
 
 STAGES = ("preprocess", "engine", "decode")
@@ -33,7 +33,7 @@ class ViewSink:
         """Show a frame; see Sink."""
         self._frames += 1
         self._hub.show(
-            Shown(
+            InferredFrame(
                 index=result.frame.index,
                 image_bgr=result.frame.image_bgr,
                 poses=result.poses,

@@ -59,7 +59,10 @@ def test_what_was_written_opens(tmp_path: Path) -> None:
             lambda b: (b / SPEC_FILE).write_bytes(b"\xff\xfe{"), BundleError, "expected UTF-8 text", id="spec bytes"
         ),
         pytest.param(
-            lambda b: (b / SPEC_FILE).write_text('{"family": '), SpecError, "expected JSON, got none that can be read", id="half a spec"
+            lambda b: (b / SPEC_FILE).write_text('{"family": '),
+            SpecError,
+            "expected JSON, got none that can be read",
+            id="half a spec",
         ),
         pytest.param(
             lambda b: change_spec(b, lambda s: s.update(colour="BGR")),

@@ -10,7 +10,7 @@ import pytest
 
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
-from mdpose_edge.view.hub import Hub, Shown, describe
+from mdpose_edge.view.hub import Hub, InferredFrame, describe
 from mdpose_edge.view.server import ViewServer
 
 STAGES_MS = {"preprocess": 1.0, "engine": 20.0, "decode": 0.5}
@@ -33,13 +33,13 @@ def about(threshold: float = 0.1, *, tracked: bool = True) -> dict[str, object]:
     )
 
 
-def shown(index: int, frame_wh: tuple[int, int] = FRAME_WH) -> Shown:
+def shown(index: int, frame_wh: tuple[int, int] = FRAME_WH) -> InferredFrame:
     """A grey frame with two people in one place, of whom the second scores 0.4."""
     poses = Poses(
         np.stack([KEYPOINT_XY, KEYPOINT_XY]), np.array(SCORES, np.float32), np.full((2, 17, 2), 6.0, np.float32)
     )
     image = np.full((frame_wh[1], frame_wh[0], 3), 90, np.uint8)
-    return Shown(index, image, poses, np.array([7, 8]), STAGES_MS, 23.0, 0)
+    return InferredFrame(index, image, poses, np.array([7, 8]), STAGES_MS, 23.0, 0)
 
 
 @pytest.fixture
