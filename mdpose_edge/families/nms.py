@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.oks import keypoint_similarity, keypoint_spreads
+
 FIRST_BLOCK_PAIRS = 8_192
 """Pairs in the first block; each further block takes twice as many candidates. Where one person fills the frame and all
 overlap, a few comparisons with the rest leave nearly nothing; where nothing overlaps, few blocks do."""
@@ -110,13 +112,13 @@ def oks_nms(
     if not len(keypoints_xy):
         return np.zeros(0, np.intp)
     points = keypoints_xy.transpose(2, 1, 0).astype(np.float64, order="C")  # (2, K, N)
-    spreads = 8.0 * np.square(sigmas, dtype=np.float64)[:, None]
+    spreads = keypoint_spreads(sigmas)[:, None]
     half_areas = np.maximum(0.5 * areas.astype(np.float64), np.finfo(np.float64).tiny / spreads.min())
 
     def overlapping(i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.bool_]:
         squared = np.square(points.take(i, axis=2) - points.take(j, axis=2)).sum(axis=0)
         with np.errstate(over="ignore"):  # areas of almost 0: infinitely far apart, as they should be
-            similarity = np.exp(-squared / (spreads * (half_areas.take(i) + half_areas.take(j))))
+            similarity = keypoint_similarity(squared, spreads, half_areas.take(i) + half_areas.take(j))
         result: NDArray[np.bool_] = similarity.mean(axis=0) > threshold
         return result
 
