@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mdpose_edge.check.slices import labelled_people, neighbour_iou, restrict
+from mdpose_edge.check.measures.slices import labelled_people, neighbour_iou, restrict
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, run_estimator
+from mdpose_edge.evaluate import coco_figures, run_estimator
+from mdpose_edge.families.registry import evaluation_options
+from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.synth import write_dataset
 
 OVERLAPS = (0.0, 0.25, 0.5, 0.75)
@@ -52,7 +54,8 @@ def draw(out: Path, images: int, size: int, variety: float, seed: int) -> None:
 
 def measure(model: Path, split: CocoSplit, runtime: str | None, threads: int | None) -> dict[str, Any]:
     """Evaluate a model once, and give the figures of each range of overlap."""
-    with PoseEstimator(model, runtime=runtime, threads=threads, decode=EVAL_DECODE) as estimator:
+    decode = evaluation_options(read_model_spec(model).family)
+    with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode) as estimator:
         results, _ = run_estimator(estimator, split)
         engine, sigmas = estimator.engine, estimator.spec.keypoints.sigmas
     iou, counted = neighbour_iou(split), labelled_people(split)

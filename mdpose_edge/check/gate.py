@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge import __version__
-from mdpose_edge.check.frames import Frames, Progress, check_limit, frames_of
+from mdpose_edge.check.images import CheckImages, Progress, check_limit, images_of
 from mdpose_edge.check.layers import LayerErrors, layer_errors
-from mdpose_edge.check.measure import measure
-from mdpose_edge.check.measurement import Measurement, OutputError
+from mdpose_edge.check.limits import Limits
+from mdpose_edge.check.measure import Measurement, measure
+from mdpose_edge.check.measures.outputs import OutputError
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Recording
 from mdpose_edge.check.results import RESULTS_SUFFIX, Results
 from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
-from mdpose_edge.check.verdict import Limits, Verdict, judge
+from mdpose_edge.check.verdict import Verdict, judge
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.runtimes.registry import read_model_spec
@@ -43,26 +44,28 @@ class Check:
 
     candidate: SideInfo
     reference: SideInfo
-    frames: Frames
+    images: CheckImages
     spec: ModelSpec
     """The candidate's."""
     measurement: Measurement
     verdict: Verdict
+    limits: Limits
+    """Of what any model has; each finding has its own."""
     layers: LayerErrors | None = None
     """None where nobody asked."""
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give verdict and figures, ready for json.dump."""
-        divergence = self.measurement.divergence
+        """Return verdict and figures, ready for json.dump."""
         return {
             "toolkit_version": __version__,
             "candidate": vars(self.candidate),
             "reference": vars(self.reference),
-            "data": self.frames.where,
-            "images": len(self.frames),
-            "labelled": self.frames.split is not None,
+            "data": self.images.where,
+            "images": len(self.images),
+            "labelled": self.images.split is not None,
             **self.verdict.to_json_dict(),
-            "outputs": _errors(divergence.outputs if divergence else ()),
+            "limits": asdict(self.limits),
+            "outputs": _errors(self.measurement.outputs),
             **({} if self.layers is None else {"layers": _errors(self.layers.errors)}),
         }
 
@@ -109,19 +112,20 @@ def check(
         MdposeError: it cannot be measured.
     """
     check_limit(limit)
+    limits = limits or Limits()
     _check_reference(reference, reference_runtime)
     with closing(Artifact(candidate, runtime=runtime, threads=threads)) as one:
-        frames = _frames(reference, data, split, limit, data_format, one.spec.keypoints)
-        if frames.split is not None:
+        images = _images_to_check(reference, data, split, limit, data_format, one.spec.keypoints)
+        if images.split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
-        with _open_reference(reference, frames, one.spec, runtime=reference_runtime, threads=threads) as other:
+        with _open_reference(reference, images, one.spec, runtime=reference_runtime, threads=threads) as other:
             _check_keypoints(one, other)
-            measurement = measure(one, other, frames, progress, calibration=calibration)
+            measurement = measure(one, other, images, progress, calibration=calibration, limits=limits)
             infos = _info(one), _info(other)
     inside = None
     if layers:
-        inside = layer_errors(candidate, reference, frames, runtime=runtime, reference_runtime=reference_runtime)
-    return Check(*infos, frames, one.spec, measurement, judge(measurement, limits), inside)
+        inside = layer_errors(candidate, reference, images, runtime=runtime, reference_runtime=reference_runtime)
+    return Check(*infos, images, one.spec, measurement, judge(measurement), limits, inside)
 
 
 def record(
@@ -155,10 +159,10 @@ def record(
     Raises:
         MdposeError: the model, engine or an image fails; no file is left.
     """
-    frames = frames_of(data, split, limit, data_format)
+    images = images_of(data, split, limit, data_format)
     with closing(Artifact(model, runtime=runtime, threads=threads)) as artifact:
-        artifact.record(Path(path), frames, progress)
-    return len(frames)
+        artifact.record(Path(path), images, progress)
+    return len(images)
 
 
 def _check_reference(reference: str | Path, runtime: str | None) -> None:
@@ -175,30 +179,30 @@ def _check_reference(reference: str | Path, runtime: str | None) -> None:
         raise DataError(str(path), expected="a recording or results to compare with", got="no such file", do=do)
 
 
-def _frames(
+def _images_to_check(
     reference: str | Path,
     data: str | Path | None,
     split: str,
     limit: int | None,
     data_format: str | None,
     keypoints: KeypointSpec,
-) -> Frames:
+) -> CheckImages:
     if data is not None:
-        return frames_of(data, split, limit, data_format, keypoints)
+        return images_of(data, split, limit, data_format, keypoints)
     if Path(reference).suffix != RECORDING_SUFFIX:
         raise ConfigError("--data", expected="a folder with images", got="none", do="give one, or a .npz reference")
-    return Recording(reference).frames(limit)
+    return Recording(reference).images(limit)
 
 
 @contextmanager
 def _open_reference(
-    reference: str | Path, frames: Frames, candidate: ModelSpec, *, runtime: str | None, threads: int | None
+    reference: str | Path, images: CheckImages, candidate: ModelSpec, *, runtime: str | None, threads: int | None
 ) -> Iterator[Side]:
     """Open what the candidate is compared with, by the kind of file it is."""
     suffix = Path(reference).suffix
     side: Side
     if suffix == RESULTS_SUFFIX:
-        side = Results(reference, frames, candidate)
+        side = Results(reference, images, candidate)
     elif suffix == RECORDING_SUFFIX:
         side = RecordedArtifact(Recording(reference), str(reference))
     else:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle, open_bundle
-from mdpose_edge.check.frames import Frame, Frames
-from mdpose_edge.check.measurement import OutputError, OutputSums
-from mdpose_edge.check.sides import same_cells
+from mdpose_edge.check.images import CheckImage, CheckImages
+from mdpose_edge.check.measures.outputs import OutputError, OutputSums
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import MissingPackageError
+from mdpose_edge.families.measure import same_cells
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.runtimes.onnxruntime_session import is_optimized, open_session
 from mdpose_edge.runtimes.openvino_session import compile_graph, read_graph
@@ -58,7 +58,7 @@ def layer_name(tensor: str) -> str:
 def layer_errors(
     candidate: str | Path,
     reference: str | Path,
-    frames: Frames,
+    images: CheckImages,
     *,
     runtime: str | None = None,
     reference_runtime: str | None = None,
@@ -68,7 +68,7 @@ def layer_errors(
     Args:
         candidate: a bundle.
         reference: a bundle; of anything else, layers are not known.
-        frames: the images of the check.
+        images: the images of the check.
         runtime: the candidate's engine, or None for its own choice.
         reference_runtime: likewise.
 
@@ -87,9 +87,9 @@ def layer_errors(
     except (_Hidden, MissingPackageError) as reason:
         return LayerErrors((), 0, str(reason))
     sums = {name: OutputSums() for name in names}
-    count = min(LAYER_IMAGES, len(frames))
+    count = min(LAYER_IMAGES, len(images))
     for index in range(count):
-        found, expected = (observe(_batch(frames[index], spec.input)) for spec, observe in sides)
+        found, expected = (observe(_batch(images[index], spec.input)) for spec, observe in sides)
         for name in names:
             sums[name].add(found[name][0], expected[name][0])
     return LayerErrors(tuple(sums[name].error(name) for name in names), count)
@@ -159,7 +159,7 @@ def _of_openvino(bundle: Bundle) -> _Layers:
 
 
 def _tensor_name(port: Any) -> str | None:
-    """Give the name that a convolution's output has in ONNX; with a bias, it is on the Add that follows."""
+    """Return the name that a convolution's output has in ONNX; with a bias, it is on the Add that follows."""
     names: set[str] = port.get_names()
     if not names:
         # Others may read the shape, of which an ONNX graph computes that of the bias.
@@ -168,8 +168,8 @@ def _tensor_name(port: Any) -> str | None:
     return min(names, default=None)
 
 
-def _batch(frame: Frame, spec: InputSpec) -> NDArray[np.uint8]:
-    """Preprocess a frame into the first slot of a batch."""
+def _batch(image: CheckImage, spec: InputSpec) -> NDArray[np.uint8]:
+    """Preprocess a image into the first slot of a batch."""
     images = np.zeros((spec.batch, spec.height, spec.width, 3), np.uint8)
-    preprocess(frame.pixels, spec, out=images[0])
+    preprocess(image.pixels, spec, out=images[0])
     return images

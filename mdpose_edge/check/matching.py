@@ -7,40 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.oks import oks_matrix
 from mdpose_edge.poses import Poses
 
 SAME_PERSON_OKS = 0.5
 """From here on two poses show the same person: the loosest threshold of COCO's AP."""
 
 
-def oks_matrix(
-    poses_xy: NDArray[np.floating],
-    people_xy: NDArray[np.floating],
-    labelled: NDArray[np.bool_],
-    areas: NDArray[np.floating],
-    sigmas: Sequence[float],
-) -> NDArray[np.float64]:
-    """Compute COCO's object keypoint similarity of poses with people.
-
-    Args:
-        poses_xy: (A, K, 2) px.
-        people_xy: (B, K, 2) px.
-        labelled: (B, K): keypoints that count.
-        areas: (B,) px².
-        sigmas: K constants of the keypoints.
-
-    Returns:
-        (A, B) in [0, 1]; 0 for a person without labels.
-    """
-    squared = np.square(poses_xy[:, None].astype(np.float64) - people_xy[None]).sum(axis=3)
-    spread = 2.0 * np.square(2.0 * np.asarray(sigmas)) * np.maximum(areas, np.spacing(1.0))[:, None]
-    similarity = np.where(labelled, np.exp(-squared / spread), 0.0)
-    oks: NDArray[np.float64] = similarity.sum(axis=2) / np.maximum(labelled.sum(axis=1), 1)
-    return oks
-
-
 def match(oks: NDArray[np.float64], least: float = SAME_PERSON_OKS) -> NDArray[np.intp]:
-    """Give each pose, best first, the free person that it resembles most.
+    """Return for each pose, best first, the free person that it resembles most.
 
     Args:
         oks: (A, B), poses in order of score.
@@ -69,7 +44,7 @@ def pose_oks(a: Poses, b: Poses, sigmas: Sequence[float]) -> NDArray[np.float64]
 
 
 def disagreement(a: Poses, b: Poses, sigmas: Sequence[float]) -> float:
-    """Say how far two artifacts' poses of one frame are apart: 0 the same, 1 nobody in common."""
+    """Return how far two artifacts' poses of one frame are apart: 0 the same, 1 nobody in common."""
     if not len(a) + len(b):
         return 0.0
     oks = pose_oks(a, b, sigmas)
@@ -81,7 +56,7 @@ def disagreement(a: Poses, b: Poses, sigmas: Sequence[float]) -> float:
 def paired_scores(
     a: Poses, b: Poses, threshold: float, sigmas: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the scores that two artifacts hand the same people.
+    """Return the scores that two artifacts hand the same people.
 
     Args:
         a: poses of one artifact, also far below the threshold.
@@ -99,22 +74,3 @@ def paired_scores(
     scores_b = np.concatenate([of_pairs, b.scores[alone].astype(np.float64)])
     counted = np.maximum(scores_a, scores_b) > threshold
     return scores_a[counted], scores_b[counted]
-
-
-def ks_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Give the Kolmogorov-Smirnov distance of two samples: the largest gap between their distribution functions."""
-    points = np.concatenate([a, b])
-    below_a = np.searchsorted(np.sort(a), points, side="right") / len(a)
-    below_b = np.searchsorted(np.sort(b), points, side="right") / len(b)
-    return float(np.abs(below_a - below_b).max())
-
-
-def coverage(ratios: NDArray[np.floating], share: float) -> float:
-    """Return the part of errors that lie within the central interval that should hold `share` of them.
-
-    Args:
-        ratios: |error| / sigma of labelled coordinates, at least one.
-        share: of a Laplace distribution, in (0, 1); its central interval reaches sigma / sqrt(2) * -log(1 - share) to
-            each side.
-    """
-    return float(np.mean(ratios * np.sqrt(2.0) <= -np.log1p(-share)))

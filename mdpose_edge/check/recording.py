@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.check.frames import Frame, Frames, Progress
+from mdpose_edge.check.images import CheckImage, CheckImages, Progress
 from mdpose_edge.common.files import open_whole
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import ModelSpec
@@ -32,8 +32,8 @@ _AGAIN = "make it again with mdpose-edge check MODEL --record"
 
 def write_recording(
     path: Path,
-    frames: Frames,
-    heads_of: Callable[[Frame], Heads],
+    images: CheckImages,
+    heads_of: Callable[[CheckImage], Heads],
     spec: ModelSpec,
     meta: Mapping[str, Any],
     progress: Progress | None = None,
@@ -42,7 +42,7 @@ def write_recording(
 
     Args:
         path: a .npz file; replaced where it exists.
-        frames: to record.
+        images: to record.
         heads_of: runs the artifact.
         spec: of the artifact.
         meta: what else to keep: the artifact's name and engine.
@@ -50,19 +50,19 @@ def write_recording(
     """
     with open_whole(path) as file, zipfile.ZipFile(file, "w") as archive:
         hashes, stated = [], []
-        for index in range(len(frames)):
-            frame = frames[index]
-            hashes.append(frame.sha256)
-            stated.append(frame.stated_wh)
-            _put(archive, f"{index}/image", np.frombuffer(frame.data, np.uint8))
-            for name, tensor in heads_of(frame).items():
+        for index in range(len(images)):
+            image = images[index]
+            hashes.append(image.sha256)
+            stated.append(image.stated_wh)
+            _put(archive, f"{index}/image", np.frombuffer(image.data, np.uint8))
+            for name, tensor in heads_of(image).items():
                 _put(archive, f"{index}/{name}", tensor)
             if progress is not None:
-                progress(index + 1, len(frames))
+                progress(index + 1, len(images))
         about = {
             **meta,
             "recording_version": RECORDING_VERSION,
-            "names": [Path(name).name for name in frames.names],
+            "names": [Path(name).name for name in images.names],
             "sha256": hashes,
             "stated_wh": stated,
         }
@@ -96,21 +96,21 @@ class Recording:
         """Close the file."""
         self._archive.close()
 
-    def frames(self, limit: int | None = None) -> Frames:
-        """Give the images that were recorded, the first so many or all."""
+    def images(self, limit: int | None = None) -> CheckImages:
+        """Return the images that were recorded, the first so many or all."""
         names = tuple(self.meta["names"][:limit])
         stated = self.meta.get("stated_wh", ())
-        return Frames(self._where, names, lambda index: self._array(f"{index}/image").tobytes(), stated=stated)
+        return CheckImages(self._where, names, lambda index: self._array(f"{index}/image").tobytes(), stated=stated)
 
-    def heads(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
-        """Give the head tensors of an image, found by its file's hash.
+    def heads(self, image: CheckImage) -> dict[str, NDArray[np.float32]]:
+        """Return the head tensors of an image, found by its file's hash.
 
         Raises:
             DataError: the image was not recorded, or the recording is damaged.
         """
-        index = self._index.get(frame.sha256)
+        index = self._index.get(image.sha256)
         if index is None:
-            expected = f"head tensors of {frame.name}"
+            expected = f"head tensors of {image.name}"
             do = "leave --data out to use the recording's own images, or record these"
             raise DataError(self._where, expected=expected, got=f"{len(self._index)} other images", do=do)
         return {name: self._array(f"{index}/{name}") for name in self.spec.outputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
@@ -17,12 +18,13 @@ from mdpose_edge import __version__
 from mdpose_edge.check.charts import bar, gauge, histogram
 from mdpose_edge.check.gate import Check, SideInfo
 from mdpose_edge.check.layers import LayerErrors, layer_name
-from mdpose_edge.check.measurement import ImagePair, OutputError
-from mdpose_edge.check.slices import SLICES
-from mdpose_edge.check.verdict import Finding
+from mdpose_edge.check.measure import ImagePair
+from mdpose_edge.check.measures import outputs
+from mdpose_edge.check.measures.outputs import OutputError
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.draw import draw_poses
+from mdpose_edge.families.measure import Finding, Histogram
 from mdpose_edge.poses import Poses
 
 REPORT_FILE = "index.html"
@@ -31,6 +33,8 @@ WORST_IMAGES = 6
 PICTURE_WIDTH = 480
 """px; a picture of this size is about 40 kB."""
 PICTURE_QUALITY = 85
+WHOLE_IMAGE = math.inf
+"""In place of the stride of a head tensor that has none."""
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """For the browser: whatever the page says, load nothing."""
@@ -56,7 +60,7 @@ def write_report(check: Check, directory: str | Path, more: str = "") -> Path:
 
 
 def render(check: Check, more: str = "") -> str:
-    """Give the page as HTML: see `write_report`."""
+    """Return the page as HTML: see `write_report`."""
     style = (files("mdpose_edge") / "assets" / "report.css").read_text(encoding="utf-8")
     title = f"{'held' if check.verdict.held else 'fell short'}: {Path(check.candidate.name).name}"
     body = "\n".join(_sections(check, more))
@@ -94,13 +98,13 @@ def _header(check: Check) -> str:
 
 
 def _facts(check: Check) -> str:
-    labels = "" if check.frames.split is not None else ", without annotations: accuracy was not measured"
+    labels = "" if check.images.split is not None else ", without annotations: accuracy was not measured"
     caution = check.verdict.caution and f" <strong>{escape(_sentence_case(check.verdict.caution))}.</strong>"
     return (
         '<div class="scroll"><table class="facts"><tr><th></th><th class="state">artifact</th>'
         '<th class="state">engine</th><th class="state">graph</th><th class="state">input</th></tr>'
         f"{_side('candidate', check.candidate)}{_side('reference', check.reference)}</table></div>"
-        f'<p class="soft">{len(check.frames)} images of {escape(check.frames.where)}{labels}.{caution}</p>'
+        f'<p class="soft">{len(check.images)} images of {escape(check.images.where)}{labels}.{caution}</p>'
     )
 
 
@@ -113,14 +117,14 @@ def _side(role: str, side: SideInfo) -> str:
 def _figures(check: Check) -> str:
     rows = []
     for group, findings in groupby(check.verdict.findings, key=lambda finding: finding.group):
-        rows.append(f'<tr class="group"><th colspan="7">{group}</th></tr>')
+        rows.append(f'<tr class="group"><th colspan="7">{escape(group)}</th></tr>')
         rows += map(_figure_row, findings)
     head = "".join(f"<th>{name}</th>" for name in ("figure", "candidate", "reference", "change", "limit", "limit used"))
-    definitions = "; ".join(f"{one.name}: {one.definition}" for one in SLICES)
-    slices = f"<p><small>Slices: {escape(definitions)}.</small></p>" if check.measurement.accuracy else ""
+    remarks = [measured.remark for measured in check.measurement.measured if measured.remark]
+    below = "".join(f"<p><small>{escape(remark)}</small></p>" for remark in remarks)
     return (
         '<h2>Figures</h2><div class="scroll"><table>'
-        f'<tr>{head}<th class="state">verdict</th></tr>{"".join(rows)}</table></div>{slices}'
+        f'<tr>{head}<th class="state">verdict</th></tr>{"".join(rows)}</table></div>{below}'
     )
 
 
@@ -130,7 +134,7 @@ def _figure_row(finding: Finding) -> str:
     judged = finding.held is not None and finding.worse is not None
     used = gauge(finding.worse / finding.limit) if judged and finding.worse and finding.limit else ""
     return (
-        f'<tr class="{style}"><td>{escape(finding.label)} <small>{unit}</small></td>'
+        f'<tr class="{style}"><td>{escape(finding.label)} <small>{escape(unit)}</small></td>'
         f"<td>{_number(finding.candidate)}</td><td>{_number(finding.reference)}</td>"
         f"<td>{_number(finding.change, signed=True)}</td><td>{finding.limit:g}</td><td>{used}</td>"
         f'<td class="state {style}">{sign}{escape(finding.state)}</td></tr>'
@@ -138,21 +142,16 @@ def _figure_row(finding: Finding) -> str:
 
 
 def _charts(check: Check) -> str:
-    scores, uncertainty = check.measurement.scores, check.measurement.uncertainty
-    charts = []
-    if len(scores.candidate):
-        series = [("reference", scores.reference), ("candidate", scores.candidate)]
-        caption = f"Scores of {len(scores.candidate)} people whom a side puts above the threshold of use; 0: not found."
-        charts.append(_figure(caption, histogram(series, (0.0, 1.0), "score")))
-    if uncertainty is not None and len(uncertainty.nll) and np.isfinite(uncertainty.nll).all():
-        low, high = np.percentile(uncertainty.nll, [0, 98])
-        series = [("reference", uncertainty.nll[:, 1]), ("candidate", uncertainty.nll[:, 0])]
-        caption = f"NLL of {len(uncertainty.nll)} annotated people; lower is likelier, the last bar holds all beyond."
-        charts.append(_figure(caption, histogram(series, (float(low), max(float(high), low + 1)), "nats per keypoint")))
+    charts = "".join(map(_chart, check.measurement.histograms))
     if not charts:
         return ""
     legend = '<span class="key candidate"></span><span>candidate</span><span class="key reference"></span>reference'
-    return f'<h2>Distributions</h2><p class="legend soft">{legend}</p><div class="charts">{"".join(charts)}</div>'
+    return f'<h2>Distributions</h2><p class="legend soft">{legend}</p><div class="charts">{charts}</div>'
+
+
+def _chart(found: Histogram) -> str:
+    series = [("reference", found.reference), ("candidate", found.candidate)]
+    return _figure(found.caption, histogram(series, found.bounds, found.unit))
 
 
 def _figure(caption: str, content: str) -> str:
@@ -160,33 +159,31 @@ def _figure(caption: str, content: str) -> str:
 
 
 def _outputs(check: Check) -> str:
-    """Lay the outputs out, a row for each level and a column for each kind, as `kind_level` names them."""
-    title, divergence = "<h2>Error by output</h2>", check.measurement.divergence
-    if divergence is None:
-        (finding,) = (finding for finding in check.verdict.findings if finding.key == "component_kl")
+    """List the head tensors, those of one stride together."""
+    title = "<h2>Error by output</h2>"
+    if not check.measurement.outputs:
+        (finding,) = (finding for finding in check.verdict.findings if finding.key == outputs.KEY)
         return f"{title}<p>Not known: {escape(finding.note)}.</p>"
-    by_name = {tuple(output.name.rpartition("_")[::2]): output for output in divergence.outputs}
-    kinds = list(dict.fromkeys(kind for kind, _ in by_name))
-    levels = list(dict.fromkeys(level for _, level in by_name))
+    strides = {head.name: head.stride or WHOLE_IMAGE for head in check.spec.heads}
+    by_stride = sorted(check.measurement.outputs, key=lambda error: strides[error.name])
     rows = []
-    for level in levels:
-        cells = "".join(_output_cell(by_name.get((kind, level))) for kind in kinds)
-        rows.append(f"<tr><td>{escape(level)}</td>{cells}</tr>")
-    head = "".join(f"<th>{escape(kind)}</th>" for kind in kinds)
+    for stride, errors in groupby(by_stride, key=lambda error: strides[error.name]):
+        group = "the whole image" if stride == WHOLE_IMAGE else f"stride {stride}"
+        rows.append(f'<tr class="group"><th colspan="5">{group}</th></tr>')
+        rows += map(_output_row, errors)
+    head = "".join(f"<th>{name}</th>" for name in ("head tensor", "error", "rms", "spread", "largest"))
     return (
         f"{title}<p>Root mean square error of each head tensor, as a part of the spread of the "
         "reference's values.</p>"
-        f'<div class="scroll"><table class="outputs"><tr><th>level</th>{head}</tr>{"".join(rows)}</table></div>'
+        f'<div class="scroll"><table class="outputs"><tr>{head}</tr>{"".join(rows)}</table></div>'
     )
 
 
-def _output_cell(output: OutputError | None) -> str:
-    if output is None:
-        return "<td></td>"
+def _output_row(output: OutputError) -> str:
     strength = min(60.0, 100.0 * output.relative)
     style = f"background: color-mix(in srgb, var(--bad) {strength:.0f}%, transparent)"
-    title = f"rms {output.rms:.3g}, largest {output.largest:.3g}, spread {output.spread:.3g}"
-    return f'<td style="{style}" title="{title}">{output.relative:.2%}</td>'
+    numbers = "".join(f"<td>{value:.3g}</td>" for value in (output.rms, output.spread, output.largest))
+    return f'<tr><td>{escape(output.name)}</td><td style="{style}">{output.relative:.2%}</td>{numbers}</tr>'
 
 
 def _layers(layers: LayerErrors) -> str:
@@ -215,14 +212,10 @@ def _layer_row(error: OutputError, part: float) -> str:
 
 
 def _worst(check: Check) -> str:
-    divergence = check.measurement.divergence
-    apart = np.array([pair.disagreement for pair in check.measurement.images])
-    ties = np.zeros(len(apart)) if divergence is None else divergence.components
-    order = np.lexsort((-ties, -apart))[:WORST_IMAGES]
-    shown = [int(i) for i in order if apart[i] > 0.0 or ties[i] > 0.0]
+    shown = check.measurement.by_difference()[:WORST_IMAGES]
     if not shown:
         return "<h2>Images that differ most</h2><p>None differs.</p>"
-    pairs = "".join(_image_pair(check, check.measurement.images[i]) for i in shown)
+    pairs = "".join(_image_pair(check, pair) for pair in shown)
     return (
         "<h2>Images that differ most</h2><p>Poses above the threshold of use. Disagreement is 0 where both sides find "
         "the same people in the same places and 1 where they have nobody in common.</p>"
@@ -231,19 +224,19 @@ def _worst(check: Check) -> str:
 
 
 def _image_pair(check: Check, pair: ImagePair) -> str:
-    frame = check.frames[pair.index]
+    image = check.images[pair.index]
     sides = (("candidate", pair.candidate), ("reference", pair.reference))
     pictures = "".join(
         f'<div><small><span class="key {role}"></span>{role}, {_poses(len(poses))}</small>'
-        f'<img alt="poses of the {role}" src="{_picture(frame.pixels, poses, check)}"></div>'
+        f'<img alt="poses of the {role}" src="{_picture(image.pixels, poses, check)}"></div>'
         for role, poses in sides
     )
-    caption = f"{Path(frame.name).name}, disagreement {pair.disagreement:.2f}"
+    caption = f"{Path(image.name).name}, disagreement {pair.disagreement:.2f}"
     return _figure(caption, f'<div class="pair">{pictures}</div>')
 
 
 def _picture(frame: NDArray[np.uint8], poses: Poses, check: Check) -> str:
-    """Paint poses on a picture of the report's size and give it as a data URL."""
+    """Paint poses on a picture of the report's size and return it as a data URL."""
     scale = PICTURE_WIDTH / frame.shape[1]
     size = (PICTURE_WIDTH, max(1, round(frame.shape[0] * scale)))
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

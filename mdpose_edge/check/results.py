@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mdpose_edge.check.frames import Frame, Frames
-from mdpose_edge.check.sides import Observation
+from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.errors import DataError
-from mdpose_edge.evaluate import EVAL_DECODE
+from mdpose_edge.families.measure import Observation
+from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import ModelSpec
 
@@ -28,7 +28,7 @@ class Results:
 
     Args:
         path: the results.
-        frames: with annotations, of the split that the results are for.
+        images: with annotations, of the split that the results are for.
         candidate: whose threshold of use and keypoints apply.
 
     Raises:
@@ -39,26 +39,27 @@ class Results:
     engine = "results on file"
     spec = None
 
-    def __init__(self, path: str | Path, frames: Frames, candidate: ModelSpec) -> None:
+    def __init__(self, path: str | Path, images: CheckImages, candidate: ModelSpec) -> None:
         self.name = str(path)
-        if frames.split is None:
+        if images.split is None:
             do = "give --data a folder in COCO's layout, or record head tensors with --record"
-            raise DataError(self.name, expected="annotated images for a results file", got=frames.where, do=do)
+            raise DataError(self.name, expected="annotated images for a results file", got=images.where, do=do)
         self._threshold = candidate.decode.score_threshold
+        self._max_poses = evaluation_options(candidate.family).max_poses
         rows = _read_rows(self.name, 3 * len(candidate.keypoints.names))
-        self._rows = _rows_by_image(frames.split.from_file_order(rows))
+        self._rows = _rows_by_image(images.split.from_file_order(rows))
         self._num_keypoints = len(candidate.keypoints.names)
-        self._check_images(frames.split, len(frames))
+        self._check_images(images.split, len(images))
 
-    def observe(self, frames: Sequence[Frame]) -> list[Observation]:
+    def observe(self, images: Sequence[CheckImage]) -> list[Observation]:
         """Look the images up: see Side."""
-        return [self._observe(frame.image_id) for frame in frames]
+        return [self._observe(image.image_id) for image in images]
 
     def close(self) -> None:
         """Do nothing: the file was read."""
 
     def _observe(self, image_id: int | None) -> Observation:
-        rows = sorted(self._rows.get(image_id, []), key=lambda row: -float(row["score"]))[: EVAL_DECODE.max_poses]
+        rows = sorted(self._rows.get(image_id, []), key=lambda row: -float(row["score"]))[: self._max_poses]
         triples = np.array([row["keypoints"] for row in rows], np.float32).reshape(len(rows), self._num_keypoints, 3)
         scores = np.array([row["score"] for row in rows], np.float32)
         poses = Poses(triples[..., :2].copy(), scores, np.full_like(triples[..., :2], np.nan))
@@ -96,7 +97,7 @@ def _read_rows(where: str, length: int) -> list[Mapping[str, Any]]:
 
 
 def _fault(row: Any, length: int) -> str:
-    """Say what is wrong with a result, or nothing."""
+    """Return what is wrong with a result, or nothing."""
     if not isinstance(row, dict):
         return f"a {type(row).__name__}"
     missing = [key for key in ("image_id", "score", "keypoints") if key not in row]

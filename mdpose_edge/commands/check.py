@@ -52,8 +52,9 @@ def check(
 ) -> None:
     """Hold an artifact against its reference: 0 held, 1 fell short, 2 could not be measured."""
     from mdpose_edge.check import gate
+    from mdpose_edge.check.limits import Limits
+    from mdpose_edge.check.measures.accuracy import AccuracyLimits
     from mdpose_edge.check.report import REPORT_FILE, write_report
-    from mdpose_edge.check.verdict import Limits
     from mdpose_edge.common.outputs import check_outputs
 
     page = None if report is None else report / REPORT_FILE
@@ -73,7 +74,7 @@ def check(
             data,
             split,
             reference_runtime=reference_runtime,
-            limits=Limits(max_drop=max_drop),
+            limits=Limits(AccuracyLimits(max_drop)),
             layers=report is not None,
             progress=show,
             **options,
@@ -84,8 +85,8 @@ def check(
         for f in found.verdict.findings
     ]
     columns = ("figure", "candidate", "reference", "change", "limit", "verdict")
-    where = f"{len(found.frames)} images of {found.frames.where}"
-    labels = "" if found.frames.split is not None else ", without annotations: accuracy was not measured"
+    where = f"{len(found.images)} images of {found.images.where}"
+    labels = "" if found.images.split is not None else ", without annotations: accuracy was not measured"
     print_table(f"{candidate} against {reference}, {where}{labels}", columns, rows)
     if report is not None:
         typer.echo(f"report: {write_report(found, report)}")

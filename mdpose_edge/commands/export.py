@@ -204,11 +204,11 @@ def _print_findings(found: dict[str, Any]) -> None:
     control = found.get("accuracy_control")
     if control is not None:
         rows = [
-            (layer["nodes"][0], figure_text(layer["nats_per_image"]), f"{layer['share_of_arithmetic']:.1%}")
+            (layer["nodes"][0], figure_text(layer["cost"]), f"{layer['share_of_arithmetic']:.1%}")
             for layer in control["layers"]
             if layer["returned_to_float"]
         ]
-        print_table("layers returned to float", ("convolution", "cost, nats per image", "arithmetic"), rows)
+        print_table("layers returned to float", ("convolution", f"cost, {control['cost_unit']}", "arithmetic"), rows)
         typer.echo(speed_sentence(control))
     if found["gate"]["caution"]:
         typer.echo(found["gate"]["caution"])

@@ -44,8 +44,8 @@ class LayerCost:
     """What INT8 costs in one layer."""
 
     layer: Layer
-    divergence: float
-    """Nats per image by which the mixtures move where this layer alone is quantized."""
+    distance: float
+    """Of the graph from the float one where this layer alone is quantized."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,14 @@ def find_layers(model: onnx.ModelProto, candidates: Collection[str]) -> list[Lay
 
 def rank_layers(
     layers: Sequence[Layer],
-    diverge: Callable[[Collection[str]], float],
+    distance: Callable[[Collection[str]], float],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[LayerCost]:
     """Find what INT8 costs in each layer.
 
     Args:
         layers: of the graph.
-        diverge: gives how far a graph is from the float one, in nats per image, in which these nodes are float and all
-            others int8.
+        distance: maps nodes to how far the graph is from the float one in which these are float and all others int8.
         progress: called with (layers done, layers in all).
 
     Returns:
@@ -117,10 +116,10 @@ def rank_layers(
     everything = {name for layer in layers for name in layer.nodes}
     costs = []
     for done, layer in enumerate(layers, 1):
-        costs.append(LayerCost(layer, diverge(everything - set(layer.nodes))))
+        costs.append(LayerCost(layer, distance(everything - set(layer.nodes))))
         if progress is not None:
             progress(done, len(layers))
-    return sorted(costs, key=lambda cost: (-cost.divergence, cost.layer.macs))
+    return sorted(costs, key=lambda cost: (-cost.distance, cost.layer.macs))
 
 
 def most_returnable(costs: Sequence[LayerCost], total_macs: int) -> int:
@@ -162,21 +161,25 @@ def search(most: int, measure: Callable[[int], tuple[bool, T]], plain: T) -> Sea
     return Search(tuple(trials))
 
 
-def describe(costs: Sequence[LayerCost], found: Search[Any], drop: Callable[[Any], float | None]) -> dict[str, Any]:
-    """Give what a bundle's report says of the control, as JSON.
+def describe(
+    costs: Sequence[LayerCost], unit: str, found: Search[Any], drop: Callable[[Any], float | None]
+) -> dict[str, Any]:
+    """Return what a bundle's report says of the control, as JSON.
 
     Args:
         costs: the costliest first.
+        unit: of a cost.
         found: the search.
-        drop: gives the AP points lost, of what a trial found.
+        drop: maps what a trial found to the AP points lost.
     """
     total = sum(cost.layer.macs for cost in costs)
     returned = costs[: found.best.count] if found.best else []
     return {
+        "cost_unit": unit,
         "layers": [
             {
                 "nodes": list(cost.layer.nodes),
-                "nats_per_image": cost.divergence,
+                "cost": cost.distance,
                 "share_of_arithmetic": cost.layer.macs / total,
                 "returned_to_float": cost in returned,
             }

@@ -8,17 +8,20 @@ from typing import Any
 
 
 def control_section(control: Mapping[str, Any]) -> str:
-    """Give the HTML of what `accuracy.describe` gives, with the speed where some number of layers held."""
+    """Return the HTML of what `accuracy.describe` gives, with the speed where some number of layers held."""
+    unit = control["cost_unit"]
     returned = [layer for layer in control["layers"] if layer["returned_to_float"]]
     if not returned:
         most = max(trial["layers_in_float"] for trial in control["trials"])
         outcome = f"<p>No number of layers held, up to the {most} costliest, which are half of the arithmetic.</p>"
-        return f"<h2>Accuracy control</h2>{outcome}{_layers(control['layers'][:most])}{_trials(control['trials'])}"
+        return (
+            f"<h2>Accuracy control</h2>{outcome}{_layers(control['layers'][:most], unit)}{_trials(control['trials'])}"
+        )
     share = f"{control['share_of_arithmetic_in_float']:.1%}"
     return (
         f"<h2>Accuracy control</h2><p>Plain INT8 fell short. {len(returned)} of {len(control['layers'])} layers went "
         f"back to float, {share} of the arithmetic. {escape(speed_sentence(control))}</p>"
-        f"{_layers(returned)}{_trials(control['trials'])}"
+        f"{_layers(returned, unit)}{_trials(control['trials'])}"
     )
 
 
@@ -30,14 +33,14 @@ def speed_sentence(control: Mapping[str, Any]) -> str:
     return f"One call: {times}."
 
 
-def _layers(layers: list[Mapping[str, Any]]) -> str:
+def _layers(layers: list[Mapping[str, Any]], unit: str) -> str:
     rows = "".join(
-        f"<tr><td>{escape(layer['nodes'][0])}</td><td>{layer['nats_per_image']:.3g}</td>"
+        f"<tr><td>{escape(layer['nodes'][0])}</td><td>{layer['cost']:.3g}</td>"
         f"<td>{layer['share_of_arithmetic']:.1%}</td></tr>"
         for layer in layers
     )
     return (
-        '<div class="scroll"><table class="outputs"><tr><th>convolution</th><th>cost alone, nats per image</th>'
+        f'<div class="scroll"><table class="outputs"><tr><th>convolution</th><th>cost alone, {escape(unit)}</th>'
         f"<th>arithmetic</th></tr>{rows}</table></div>"
     )
 

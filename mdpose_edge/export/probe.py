@@ -1,10 +1,10 @@
-"""Quick looks at a trial: how far its mixtures are from the float graph's, and how fast it runs."""
+"""Quick looks at a trial: how far it is from the float graph, and how fast it runs."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.check.frames import Frame, Frames
-from mdpose_edge.check.measure import measure
-from mdpose_edge.check.sides import Artifact, Observation
+from mdpose_edge.check.images import CheckImage
+from mdpose_edge.check.measures.outputs import output_distance
+from mdpose_edge.check.sides import Artifact
+from mdpose_edge.families.registry import make_distance
 from mdpose_edge.runtimes.registry import open_engine
 
 SPEED_ROUNDS = 10
@@ -23,7 +24,7 @@ SPEED_WARM_UP = 2
 
 
 class Probe:
-    """The float graph on a few inputs, kept to compare many trials with; a `Side` of a check.
+    """The float graph on a few inputs, kept to compare many trials with.
 
     Args:
         reference: a bundle or checkpoint.
@@ -34,42 +35,28 @@ class Probe:
     """
 
     def __init__(self, reference: Path, inputs: NDArray[np.uint8]) -> None:
-        self._frames = _as_frames(inputs)
+        self._images = [CheckImage(f"input {index}", _as_file(image), None) for index, image in enumerate(inputs)]
         with closing(Artifact(reference)) as artifact:
-            self.spec, self.name, self.engine, self.batch = (
-                artifact.spec,
-                artifact.name,
-                artifact.engine,
-                artifact.batch,
-            )
-            frames = [self._frames[index] for index in range(len(self._frames))]
-            self._seen = dict(zip(self._frames.names, artifact.observe(frames), strict=True))
+            self._distance = make_distance(artifact.spec) or output_distance(artifact.spec)
+            self._seen = artifact.observe(self._images)
 
-    def observe(self, frames: Sequence[Frame]) -> list[Observation]:
-        """Say what the reference said."""
-        return [self._seen[frame.name] for frame in frames]
+    @property
+    def unit(self) -> str:
+        """Of a distance."""
+        return self._distance.unit
 
-    def close(self) -> None:
-        """Hold nothing any longer."""
-        self._seen.clear()
-
-    def divergence(self, trial: Path, runtime: str | None = None) -> float:
-        """Measure how far a bundle is from the reference, in nats per image.
-
-        It is the symmetric Kullback-Leibler divergence of (component, pose), weights and components together: see
-        `likelihood.mixture_divergence`.
+    def distance(self, trial: Path, runtime: str | None = None) -> float:
+        """Measure how far a bundle is from the reference: by the family's distance, or that of the head tensors.
 
         Args:
-            trial: a bundle.
+            trial: a bundle of the same cells.
             runtime: the engine, or None for the bundle's own.
 
         Raises:
             MdposeError: the bundle cannot be opened or run.
         """
         with closing(Artifact(trial, runtime=runtime)) as artifact:
-            found = measure(artifact, self, self._frames).divergence
-        assert found is not None
-        return float(found.weights.mean() + found.components.mean() * len(self.spec.keypoints.names))
+            return self._distance.between(zip(artifact.observe(self._images), self._seen, strict=True))
 
 
 def compare_speed(models: Mapping[str, Path]) -> dict[str, Any]:
@@ -102,12 +89,7 @@ def compare_speed(models: Mapping[str, Path]) -> dict[str, Any]:
     return {name: {"engine": engines[name], "ms": statistics.median(taken)} for name, taken in times.items()}
 
 
-def _as_frames(inputs: NDArray[np.uint8]) -> Frames:
-    """Give network inputs as images; a frame of the input's own size passes preprocessing as it is."""
-    names = tuple(f"input {index}" for index in range(len(inputs)))
-
-    def read(index: int) -> bytes:
-        _, data = cv2.imencode(".png", inputs[index])  # without loss
-        return data.tobytes()
-
-    return Frames("calibration inputs", names, read)
+def _as_file(image: NDArray[np.uint8]) -> bytes:
+    """Return a network input as a file without loss; an image of the input's own size passes preprocessing as it is."""
+    _, data = cv2.imencode(".png", image)
+    return data.tobytes()

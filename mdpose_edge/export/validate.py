@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,7 +110,7 @@ class _Bench:
             The trial with the fewest layers in float that held, or the last one; and the control's own report.
         """
         assert self.job.int8 is not None
-        costs = self._rank(self.job.int8)
+        costs, unit = self._rank(self.job.int8)
         recording = self.folder / "reference.npz"
         data = self.validation
         record(self._reference(), recording, data.data, data.split, limit=data.limit, data_format=data.data_format)
@@ -127,7 +126,7 @@ class _Bench:
             return trial.found.verdict.held, trial
 
         found = search(most, measure, plain)
-        report = describe(costs, found, lambda trial: _drop(trial.found))
+        report = describe(costs, unit, found, lambda trial: _drop(trial.found))
         if found.best is None:
             return found.trials[-1].found, report
         if self._runtime is not None:
@@ -136,23 +135,24 @@ class _Bench:
         paths = {"float": self._reference(), "int8": plain.path, "int8 with layers in float": found.best.found.path}
         return found.best.found, {**report, "speed": compare_speed(paths)}
 
-    def _rank(self, int8: Int8) -> list[LayerCost]:
+    def _rank(self, int8: Int8) -> tuple[list[LayerCost], str]:
+        """Rank the layers; return what INT8 costs in each, and the unit."""
         model = self.job.model
         narrow = {node.name for node in GraphView(model).kept_float(int8.keep_float)}
         layers = find_layers(model, {node.name for node in model.graph.node} - narrow)
-        with closing(Probe(self._reference(), int8.calibration.inputs[:RANKING_IMAGES])) as probe:
+        probe = Probe(self._reference(), int8.calibration.inputs[:RANKING_IMAGES])
 
-            def diverge(keep_float: Collection[str]) -> float:
-                path, _ = self._write(self.kind, self._returning(keep_float), "ranked")
-                return probe.divergence(path, self._runtime)
+        def distance(keep_float: Collection[str]) -> float:
+            path, _ = self._write(self.kind, self._returning(keep_float), "ranked")
+            return probe.distance(path, self._runtime)
 
-            def ranked(done: int, total: int) -> None:
-                self.note(f"ranking layers: {done}/{total}, then the costliest return to float")
+        def ranked(done: int, total: int) -> None:
+            self.note(f"ranking layers: {done}/{total}, then the costliest return to float")
 
-            return rank_layers(layers, diverge, ranked)
+        return rank_layers(layers, distance, ranked), probe.unit
 
     def _returning(self, nodes: Collection[str]) -> Job:
-        """Give the job with these nodes in float too."""
+        """Return the job with these nodes in float too."""
         assert self.job.int8 is not None
         return replace(self.job, int8=replace(self.job.int8, keep_float=(*self.job.int8.keep_float, *nodes)))
 
@@ -171,7 +171,7 @@ class _Bench:
         return SIMULATOR if self.job.spec.target in ENGINES[SIMULATOR].simulates else None
 
     def _reference(self) -> Path:
-        """Give the float graph as a bundle, or the checkpoint where the float graph itself is asked about."""
+        """Return the float graph as a bundle, or the checkpoint where the float graph itself is asked about."""
         if (self.job.spec.target, self.job.spec.precision) == (FLOAT_TARGET, "fp32"):
             return self.checkpoint
         path, kind = self.folder / "float", TARGETS[FLOAT_TARGET]
@@ -205,12 +205,12 @@ class _Bench:
 
 
 def _drop(found: Check) -> float | None:
-    """Give the AP points that were lost, or None where AP was not measured."""
+    """Return the AP points that were lost, or None where AP was not measured."""
     return next((finding.worse for finding in found.verdict.findings if finding.key == "AP"), None)
 
 
 def _accuracy(found: Check, where: str) -> dict[str, Any]:
-    """Give what the spec says of the verdict."""
+    """Return what the spec says of the verdict."""
     figures = {
         finding.key: {"candidate": finding.candidate, "reference": finding.reference}
         for finding in found.verdict.findings
@@ -219,9 +219,9 @@ def _accuracy(found: Check, where: str) -> dict[str, Any]:
     return {
         "held": found.verdict.held,
         "verdict": found.verdict.sentence(),
-        "max_drop": found.verdict.limits.max_drop,
+        "max_drop": found.limits.accuracy.max_drop,
         "data": where,
-        "images": len(found.frames),
+        "images": len(found.images),
         "engine": found.candidate.engine,
         "reference": f"{found.reference.name}, {found.reference.engine}",
         "figures": figures,

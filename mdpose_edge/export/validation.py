@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpose_edge.check.frames import frames_of
-from mdpose_edge.check.verdict import Limits
+from mdpose_edge.check.images import images_of
+from mdpose_edge.check.limits import Limits
+from mdpose_edge.check.measures.accuracy import AccuracyLimits
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.export.targets.tensorrt_options import Resolved
@@ -33,7 +34,7 @@ class Validation:
     @property
     def limits(self) -> Limits:
         """What the gate holds figures against."""
-        return Limits() if self.max_drop is None else Limits(max_drop=self.max_drop)
+        return Limits() if self.max_drop is None else Limits(AccuracyLimits(self.max_drop))
 
     @property
     def where(self) -> str:
@@ -50,7 +51,7 @@ class Validation:
             MdposeError: the images cannot be used, a budget of AP is asked for where there are no annotations, or the
                 report has no place.
         """
-        if frames_of(self.data, self.split, self.limit, self.data_format, keypoints).split is not None:
+        if images_of(self.data, self.split, self.limit, self.data_format, keypoints).split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
         elif self.max_drop is not None:
             expected, do = "annotated --val-data", "leave --max-drop out, or give a dataset's folder"

@@ -7,10 +7,12 @@ package knows which family runs.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from mdpose_edge.errors import SpecError
 from mdpose_edge.families.base import Decoder, Training
+from mdpose_edge.families.measure import Distance, Measure
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
 FAMILIES = {"mdpose": "mdpose_edge.families.mdpose"}
@@ -23,10 +25,7 @@ def family_module(family: str, part: str) -> ModuleType:
     Raises:
         SpecError: this version has no such family.
     """
-    if family not in FAMILIES:
-        do = "update mdpose-edge to a version that knows this family"
-        raise SpecError("family", expected=f"one of {', '.join(FAMILIES)}", got=family, do=do)
-    return import_module(f"{FAMILIES[family]}.{part}")
+    return import_module(f"{_package(family)}.{part}")
 
 
 def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
@@ -54,6 +53,34 @@ def evaluation_options(family: str) -> DecodeSpec:
     return options
 
 
+def make_measures(candidate: ModelSpec, reference: ModelSpec | None) -> tuple[Measure, ...]:
+    """Return the measures of the candidate's own family for a check; none where the family has no measures.py.
+
+    Args:
+        candidate: its spec.
+        reference: its spec, or None where only its results are known.
+
+    Raises:
+        SpecError: this version has no such family.
+    """
+    if not _has_part(candidate.family, "measures"):
+        return ()
+    measures: tuple[Measure, ...] = family_module(candidate.family, "measures").measures(candidate, reference)
+    return measures
+
+
+def make_distance(spec: ModelSpec) -> Distance | None:
+    """Return the family's own distance between two artifacts, or None where the family has no measures.py.
+
+    Raises:
+        SpecError: this version has no such family.
+    """
+    if not _has_part(spec.family, "measures"):
+        return None
+    distance: Distance | None = family_module(spec.family, "measures").distance(spec)
+    return distance
+
+
 def training_of(family: str) -> Training:
     """Return what trains and exports models of a family; it imports torch.
 
@@ -62,3 +89,15 @@ def training_of(family: str) -> Training:
     """
     training: Training = family_module(family, "training").FAMILY
     return training
+
+
+def _package(family: str) -> str:
+    if family not in FAMILIES:
+        do = "update mdpose-edge to a version that knows this family"
+        raise SpecError("family", expected=f"one of {', '.join(FAMILIES)}", got=family, do=do)
+    return FAMILIES[family]
+
+
+def _has_part(family: str, part: str) -> bool:
+    """Return whether a family's folder has a module; a module that is there and fails to import is an error."""
+    return find_spec(f"{_package(family)}.{part}") is not None

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpose_edge.check.colour import swapped_log_odds, warmth
+from mdpose_edge.check.measures.colour import colour_cast, swapped_log_odds
 
 
-def test_warmth_is_blue_less_red() -> None:
+def test_colour_cast_is_blue_less_red() -> None:
     image = np.zeros((2, 3, 3), np.uint8)
     image[..., 0], image[0, :, 2] = 10, 30
-    assert warmth(image) == pytest.approx(10 - 15)
-    assert warmth(np.ascontiguousarray(image[..., ::-1])) == -warmth(image)
+    assert colour_cast(image) == pytest.approx(10 - 15)
+    assert colour_cast(np.ascontiguousarray(image[..., ::-1])) == -colour_cast(image)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -13,15 +13,26 @@ import pytest
 
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.check.gate import Check, check, record
+from mdpose_edge.check.measures.accuracy import HEADLINE_FIGURES
 from mdpose_edge.check.report import render
 from mdpose_edge.datasets.coco import load_split, write_results
 from mdpose_edge.errors import ConfigError, DataError, EngineError, InputError, MdposeError
 from mdpose_edge.evaluate import FIGURES, evaluate
+from mdpose_edge.families.measure import Measured
 from mdpose_edge.spec import InputSpec
 from tests.artifacts import SIZE, Artifacts
 from tests.unit.check.faults import Edit, edited_bundle, scale_one_layer, scale_outputs, swap_colours
 
-SHARED_LIMITS = ("settings", "nll", "score_distance", "score_shift", "component_kl", "weight_kl")
+SHARED_LIMITS = (
+    "settings",
+    "nll",
+    "score_distance",
+    "score_shift",
+    "pose_shift",
+    "output_error",
+    "component_kl",
+    "weight_kl",
+)
 
 
 def run(candidate: Path, reference: Path, data: Path | None, **options: object) -> Check:
@@ -30,6 +41,11 @@ def run(candidate: Path, reference: Path, data: Path | None, **options: object) 
 
 def fallen(found: Check) -> set[str]:
     return {finding.key for finding in found.verdict.fallen}
+
+
+def mixtures(found: Check) -> Measured:
+    """What the family's own measure found."""
+    return found.measurement.measured[-1]
 
 
 def judged(found: Check) -> set[str]:
@@ -41,7 +57,7 @@ def test_a_bundle_holds_against_itself_without_any_change(bundle: Path, data: Pa
     assert found.verdict.held
     assert judged(found) >= set(SHARED_LIMITS)
     assert {finding.change for finding in found.verdict.findings} <= {0.0, None}
-    assert all(output.rms == 0.0 for output in found.measurement.divergence.outputs)
+    assert all(output.rms == 0.0 for output in found.measurement.outputs)
 
 
 @pytest.mark.parametrize(("target", "precision"), [("openvino", "fp32"), ("torch", "fp32"), ("onnx", "fp16")])
@@ -56,7 +72,7 @@ def test_another_engine_or_fp16_holds(
 def test_sides_of_different_batch_are_compared_image_by_image(artifacts: Artifacts, bundle: Path, data: Path) -> None:
     found = run(artifacts.bundle("onnx", batch=2), bundle, data)
     assert len(found.measurement.images) == 3
-    assert found.measurement.divergence.components.max() < 1e-6
+    assert mixtures(found).per_image.max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -102,7 +118,7 @@ def test_plain_images_are_judged_without_accuracy(bundle: Path, data: Path, tmp_
     plain = data / "val2017"
     assert judged(run(bundle, bundle, plain)) == set(SHARED_LIMITS) - {"nll"}
     broken = edited_bundle(bundle, tmp_path / "bundle", scale_outputs("gamma", 0.0))
-    assert fallen(run(broken, bundle, plain)) == {"component_kl"}
+    assert fallen(run(broken, bundle, plain)) == {"component_kl", "output_error"}
 
 
 def test_a_recording_stands_for_the_artifact_on_a_machine_without_data(
@@ -112,7 +128,7 @@ def test_a_recording_stands_for_the_artifact_on_a_machine_without_data(
     assert record(bundle, recording, data, threads=1, limit=2) == 2
     found = run(bundle, recording, None)
     assert found.verdict.held
-    assert (len(found.frames), found.reference.engine) == (2, "onnxruntime, recorded")
+    assert (len(found.images), found.reference.engine) == (2, "onnxruntime, recorded")
     assert {finding.change for finding in found.verdict.findings} == {0.0}
     broken = edited_bundle(bundle, tmp_path / "bundle", swap_colours)
     assert not run(broken, recording, None).verdict.held
@@ -130,7 +146,9 @@ def test_results_stand_for_the_artifact_that_made_them(bundle: Path, data: Path,
     write_results(tmp_path / "results.json", made.results)
     found = run(bundle, tmp_path / "results.json", data)
     assert found.verdict.held
-    assert {name: pair.reference for name, pair in found.measurement.accuracy.figures.items()} == made.figures
+    points = {finding.key: finding.reference for finding in found.verdict.findings if finding.unit == "AP points"}
+    percent = {name: None if value is None else 100.0 * value for name, value in made.figures.items()}
+    assert {name: points[name] for name in ("AP", *HEADLINE_FIGURES)}.items() <= percent.items()
     changes = {finding.key: finding.change for finding in found.verdict.findings}
     assert (changes["score_distance"], changes["score_shift"]) == (0.0, 0.0)
     assert {f.note for f in found.verdict.findings if f.key in ("nll", "coverage_50")} >= {"one side has no mixture"}
@@ -150,7 +168,8 @@ def _perfect_results(data: Path) -> list[dict[str, object]]:
 def test_a_candidate_that_finds_nobody_falls_behind_perfect_results(bundle: Path, data: Path, tmp_path: Path) -> None:
     write_results(tmp_path / "results.json", _perfect_results(data))
     found = run(bundle, tmp_path / "results.json", data)
-    assert found.measurement.accuracy.figures["AP"].reference == pytest.approx(1.0)
+    (ap,) = (finding for finding in found.verdict.findings if finding.key == "AP")
+    assert ap.reference == pytest.approx(100.0)
     assert fallen(found) >= {"AP", "AP50", "AP75", "AR", "AP_deployed"}
 
 
@@ -259,10 +278,10 @@ def test_artifacts_of_other_cells_are_compared_by_poses_alone(
     spec = make_spec(NetworkConfig("test_resnet", channels=16, head_convs=2), InputSpec(SIZE, 2 * SIZE))
     save_checkpoint(tmp_path / "wide.safetensors", spec, MDPoseNetwork(spec, auxiliary_center=True).state_dict())
     found = run(tmp_path / "wide.safetensors", bundle, data)
-    assert found.measurement.divergence is None
+    assert found.measurement.outputs == () and mixtures(found).per_image is None
     assert judged(found) >= {"nll", "settings"}
     states = {finding.key: finding.state for finding in found.verdict.findings}
-    assert states["component_kl"] == states["weight_kl"] == "not judged: different cells"
+    assert states["component_kl"] == states["weight_kl"] == states["output_error"] == "not judged: different cells"
     assert "Not known: different cells." in render(found)
     settings = dataclasses.replace(spec.input, resize="letterbox")
     boxed = dataclasses.replace(spec, input=settings)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mdpose_edge.bundle import open_bundle
-from mdpose_edge.check.frames import Frames, frames_of
 from mdpose_edge.check.gate import check
+from mdpose_edge.check.images import CheckImages, images_of
 from mdpose_edge.check.layers import layer_errors, layer_name
-from mdpose_edge.check.measurement import OutputSums
+from mdpose_edge.check.measures.outputs import OutputSums
 from mdpose_edge.check.report import render
 from mdpose_edge.preprocess import preprocess
 from tests.artifacts import Artifacts
@@ -22,8 +22,8 @@ from tests.unit.check.faults import edited_bundle, scale_one_layer
 
 
 @pytest.fixture(scope="module")
-def frames(data: Path) -> Frames:
-    return frames_of(data, "val", None)
+def frames(data: Path) -> CheckImages:
+    return images_of(data, "val", None)
 
 
 def convolutions(bundle: Path) -> list[str]:
@@ -36,7 +36,7 @@ def convolutions(bundle: Path) -> list[str]:
     [("onnx", "fp32", 0.0), ("openvino", "fp32", 1e-4), ("onnx", "fp16", 0.01), ("openvino", "fp16", 0.01)],
 )
 def test_each_engine_shows_its_layers(
-    target: str, precision: str, largest: float, artifacts: Artifacts, bundle: Path, frames: Frames
+    target: str, precision: str, largest: float, artifacts: Artifacts, bundle: Path, frames: CheckImages
 ) -> None:
     found = layer_errors(artifacts.bundle(target, precision), bundle, frames)
     names = [error.name for error in found.errors]
@@ -50,14 +50,14 @@ def test_each_engine_shows_its_layers(
     assert (found.images, found.note) == (3, "")
 
 
-def test_one_onnx_graph_on_two_engines_agrees(bundle: Path, frames: Frames) -> None:
+def test_one_onnx_graph_on_two_engines_agrees(bundle: Path, frames: CheckImages) -> None:
     found = layer_errors(bundle, bundle, frames, runtime="openvino")
     assert [error.name for error in found.errors] == convolutions(bundle)
     assert max(error.relative for error in found.errors) < 1e-4
 
 
 def test_a_graph_for_tensorrt_is_explained_as_the_adapter_runs_it(
-    artifacts: Artifacts, bundle: Path, frames: Frames
+    artifacts: Artifacts, bundle: Path, frames: CheckImages
 ) -> None:
     onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     typed = artifacts.bundle("tensorrt", "int8")
@@ -80,7 +80,7 @@ def test_a_graph_for_tensorrt_is_explained_as_the_adapter_runs_it(
     assert len(found) > 10
 
 
-def test_the_error_leaps_at_the_layer_that_is_wrong(bundle: Path, frames: Frames, tmp_path: Path) -> None:
+def test_the_error_leaps_at_the_layer_that_is_wrong(bundle: Path, frames: CheckImages, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     weights = [
         tensor.name for tensor in onnx.load(str(bundle / "model.onnx")).graph.initializer if len(tensor.dims) == 4
@@ -92,7 +92,7 @@ def test_the_error_leaps_at_the_layer_that_is_wrong(bundle: Path, frames: Frames
     assert first.name == reader.output[0]
 
 
-def test_a_batch_is_compared_by_its_first_image(artifacts: Artifacts, bundle: Path, frames: Frames) -> None:
+def test_a_batch_is_compared_by_its_first_image(artifacts: Artifacts, bundle: Path, frames: CheckImages) -> None:
     found = layer_errors(artifacts.bundle("onnx", batch=2), bundle, frames)
     assert max(error.relative for error in found.errors) < 1e-4
 
@@ -108,7 +108,7 @@ def test_where_nothing_is_known_the_page_says_why(artifacts: Artifacts, bundle: 
 
 
 def test_other_cells_or_a_missing_package_are_no_error(
-    bundle: Path, frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, frames: CheckImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads = tuple(dataclasses.replace(head, stride=2 * head.stride) for head in open_bundle(bundle).spec.heads)
     other = edited_bundle(bundle, tmp_path / "bundle", heads=heads)

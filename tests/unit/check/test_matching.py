@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.check.matching import coverage, disagreement, ks_distance, match, oks_matrix, paired_scores
+from mdpose_edge.check.matching import disagreement, match, paired_scores
+from mdpose_edge.check.measures.coverage import coverage
+from mdpose_edge.check.measures.scores import ks_distance
+from mdpose_edge.check.measures.shift import pose_shifts
+from mdpose_edge.oks import oks_matrix
 from mdpose_edge.poses import Poses
 
 SIGMAS = (0.1,) * 17
@@ -64,6 +68,12 @@ def test_scores_are_paired_by_person() -> None:
 
 def test_scores_of_nobody_are_none() -> None:
     assert [len(side) for side in paired_scores(poses(), poses(), 0.3, SIGMAS)] == [0, 0]
+
+
+def test_a_shift_is_a_part_of_the_persons_size() -> None:
+    ours, theirs = poses(4.0, 300.0, 900.0), poses(301.0, 0.0, 600.0)
+    assert sorted(pose_shifts(ours, theirs, SIGMAS)) == pytest.approx([0.01, 0.04], rel=1e-5)
+    assert len(pose_shifts(ours, poses(), SIGMAS)) == len(pose_shifts(poses(), ours, SIGMAS)) == 0
 
 
 @pytest.mark.parametrize(

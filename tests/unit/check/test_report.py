@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import shutil
@@ -85,6 +86,21 @@ def test_a_verdict_that_fell_is_shown_with_its_pictures(fell: Check) -> None:
     assert len(pictures) == 2 * len(fell.measurement.images)
     shapes = {cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape for data in pictures}
     assert shapes == {(360, 480, 3)}
+
+
+def test_each_head_tensor_is_listed_under_its_stride(fell: Check) -> None:
+    text = Page(render(fell)).text
+    text = text[text.index("Error by output") :]
+    listed = [text.index(f"stride {stride}") for stride in (8, 16, 32)]
+    for level, (start, stop) in enumerate(itertools.pairwise([*listed, len(text)])):
+        assert all(f"{kind}_p{level + 3}" in text[start:stop] for kind in ("o", "mu", "gamma"))
+
+
+def test_the_histograms_of_every_measure_are_shown(fell: Check) -> None:
+    html = render(fell)
+    assert len(fell.measurement.histograms) == 2
+    for found in fell.measurement.histograms:
+        assert found.caption in html and f"histogram of {found.unit}" in html
 
 
 def test_images_come_worst_first(fell: Check) -> None:

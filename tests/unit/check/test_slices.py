@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpose_edge.check.slices import SLICES, labelled_people, restrict
+from mdpose_edge.check.measures.slices import SLICES, labelled_people, restrict
 from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.evaluate import coco_figures
 from tests.unit.tiny_coco import document, person, unlabelled, write_split

@@ -4,103 +4,156 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mdpose_edge.check.measurement import (
-    Accuracy,
-    Divergence,
-    ImagePair,
-    Measurement,
-    Pair,
-    Scores,
-    SliceAccuracy,
-    Uncertainty,
-)
-from mdpose_edge.check.slices import SLICES
-from mdpose_edge.check.verdict import Limits, judge
+from mdpose_edge.check.limits import Limits
+from mdpose_edge.check.measure import ImagePair, Measurement
+from mdpose_edge.check.measures.accuracy import Accuracy, AccuracyLimits, SliceAccuracy, judge_accuracy
+from mdpose_edge.check.measures.calibration import judge_calibration
+from mdpose_edge.check.measures.coverage import judge_coverage
+from mdpose_edge.check.measures.outputs import OutputError, judge_outputs
+from mdpose_edge.check.measures.scores import judge_scores
+from mdpose_edge.check.measures.settings import judge_settings
+from mdpose_edge.check.measures.shift import judge_shift
+from mdpose_edge.check.measures.slices import SLICES
+from mdpose_edge.check.verdict import Verdict
+from mdpose_edge.check.verdict import judge as judge_measurement
 from mdpose_edge.errors import DataError
 from mdpose_edge.evaluate import FIGURES
+from mdpose_edge.families import mixture_measures
+from mdpose_edge.families.measure import Finding, Measured, Pair
+from mdpose_edge.families.mixture_measures import judge_divergence, judge_likelihood
 from mdpose_edge.poses import Poses
 
 RANDOM = np.random.default_rng(0)
 SCORES = RANDOM.uniform(0.3, 1.0, 500)
 NLL = RANDOM.uniform(3.0, 6.0, (80, 1))
 
-Change = Callable[[Measurement], Measurement]
+
+@dataclass(frozen=True)
+class Case:
+    """What each measure has counted; None for one that takes no part."""
+
+    settings: tuple[str, ...] | None
+    calibration: tuple[int, float | None] | None
+    accuracy: Accuracy | None
+    coverage: tuple[dict[float, Pair], int] | None
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]]
+    shifts: NDArray[np.float64]
+    outputs: tuple[OutputError, ...]
+    nll: NDArray[np.float64] | None
+    divergence: tuple[tuple[float, float], ...]
+    incomparable: str = ""
+    images: tuple[ImagePair, ...] = ()
+
+    def findings(self, limits: Limits) -> Iterator[Finding]:
+        yield judge_settings(self.settings)
+        if self.calibration is not None:
+            yield from judge_calibration(*self.calibration, limits.calibration)
+        if self.accuracy is not None:
+            yield from judge_accuracy(self.accuracy, limits.accuracy)
+        if self.coverage is not None:
+            yield from judge_coverage(*self.coverage, limits.coverage)
+        yield from judge_scores(*self.scores, limits.scores)
+        yield judge_shift(self.shifts, limits.shift)
+        yield judge_outputs(self.outputs, self.incomparable, limits.outputs)
+        if self.nll is not None:
+            yield judge_likelihood(self.nll, mixture_measures.LIMITS)
+        yield from judge_divergence(self.divergence, self.incomparable, mixture_measures.LIMITS)
 
 
-def equal() -> Measurement:
+Change = Callable[[Case], Case]
+
+
+def judge(case: Case, limits: Limits | None = None) -> Verdict:
+    return judge_measurement(Measurement((Measured(tuple(case.findings(limits or Limits()))),), (), case.images))
+
+
+def equal() -> Case:
     """Both sides alike in everything."""
     same = Pair(0.6, 0.6)
-    return Measurement(
-        Accuracy(dict.fromkeys(FIGURES, same), same, tuple(SliceAccuracy(one, 50, same) for one in SLICES)),
-        Uncertainty(np.repeat(NLL, 2, axis=1), {0.5: same, 0.9: same}, 1000),
-        Scores(SCORES, SCORES),
-        Divergence(np.zeros(10), np.zeros(10), ()),
-        (),
-        (),
+    return Case(
+        settings=(),
+        calibration=None,
+        accuracy=Accuracy(
+            dict.fromkeys(FIGURES, same), same, tuple(SliceAccuracy(one.name, 50, same) for one in SLICES)
+        ),
+        coverage=({0.5: same, 0.9: same}, 1000),
+        scores=(SCORES, SCORES),
+        shifts=np.zeros(50),
+        outputs=(OutputError("o_p3", 0.0, 1.0, 0.0),),
+        nll=np.repeat(NLL, 2, axis=1),
+        divergence=((0.0, 0.0),) * 10,
     )
 
 
 def figure(name: str, candidate: float) -> Change:
-    def change(m: Measurement) -> Measurement:
-        assert m.accuracy is not None
-        pairs = {**m.accuracy.figures, name: Pair(candidate, 0.6)}
-        return dataclasses.replace(m, accuracy=dataclasses.replace(m.accuracy, figures=pairs))
+    def change(case: Case) -> Case:
+        assert case.accuracy is not None
+        pairs = {**case.accuracy.figures, name: Pair(candidate, 0.6)}
+        return dataclasses.replace(case, accuracy=dataclasses.replace(case.accuracy, figures=pairs))
 
     return change
 
 
 def deployed(candidate: float) -> Change:
-    def change(m: Measurement) -> Measurement:
-        assert m.accuracy is not None
-        return dataclasses.replace(m, accuracy=dataclasses.replace(m.accuracy, deployed=Pair(candidate, 0.6)))
+    def change(case: Case) -> Case:
+        assert case.accuracy is not None
+        return dataclasses.replace(case, accuracy=dataclasses.replace(case.accuracy, deployed=Pair(candidate, 0.6)))
 
     return change
 
 
 def slices(candidate: float, people: int) -> Change:
-    def change(m: Measurement) -> Measurement:
-        assert m.accuracy is not None
-        found = tuple(SliceAccuracy(one, people, Pair(candidate, 0.6)) for one in SLICES)
-        return dataclasses.replace(m, accuracy=dataclasses.replace(m.accuracy, slices=found))
+    def change(case: Case) -> Case:
+        assert case.accuracy is not None
+        found = tuple(SliceAccuracy(one.name, people, Pair(candidate, 0.6)) for one in SLICES)
+        return dataclasses.replace(case, accuracy=dataclasses.replace(case.accuracy, slices=found))
 
     return change
 
 
 def nll(rise: float) -> Change:
-    return lambda m: dataclasses.replace(
-        m, uncertainty=Uncertainty(np.concatenate([NLL + rise, NLL], axis=1), {0.5: Pair(0.5, 0.5)}, 1000)
-    )
+    return lambda case: dataclasses.replace(case, nll=np.concatenate([NLL + rise, NLL], axis=1))
 
 
 def covered(share: float, coordinates: int) -> Change:
-    return lambda m: dataclasses.replace(
-        m, uncertainty=Uncertainty(np.repeat(NLL, 2, axis=1), {0.9: Pair(share, 0.9)}, coordinates)
-    )
+    return lambda case: dataclasses.replace(case, coverage=({0.9: Pair(share, 0.9)}, coordinates))
 
 
 def scores(factor: float, count: int = 500) -> Change:
-    return lambda m: dataclasses.replace(m, scores=Scores(factor * SCORES[:count], SCORES[:count]))
+    return lambda case: dataclasses.replace(case, scores=(factor * SCORES[:count], SCORES[:count]))
+
+
+def shifted(part: float, people: int = 50) -> Change:
+    return lambda case: dataclasses.replace(case, shifts=np.full(people, part))
+
+
+def outputs(*relative: float) -> Change:
+    errors = tuple(OutputError(f"head{i}", one, 1.0, one) for i, one in enumerate(relative))
+    return lambda case: dataclasses.replace(case, outputs=errors)
 
 
 def apart(components: float, weights: float) -> Change:
-    return lambda m: dataclasses.replace(m, divergence=Divergence(np.full(4, weights), np.full(4, components), ()))
+    return lambda case: dataclasses.replace(case, divergence=((weights, components),) * 4)
 
 
-def calibrated_on(images: int, log_odds: float) -> Change:
-    return lambda m: dataclasses.replace(m, calibration_images=images, swapped_colours=log_odds)
+def calibrated_on(images: int, log_odds: float | None) -> Change:
+    return lambda case: dataclasses.replace(case, calibration=(images, log_odds))
 
 
-def others(settings: tuple[str, ...] | None, **changes: object) -> Change:
-    return lambda m: dataclasses.replace(m, settings_apart=settings, divergence=None, **changes)  # type: ignore[arg-type]
+def others(settings: tuple[str, ...] | None, note: str, **changes: object) -> Change:
+    nothing: dict[str, object] = {"settings": settings, "divergence": (), "outputs": (), "incomparable": note}
+    return lambda case: dataclasses.replace(case, **{**nothing, **changes})  # type: ignore[arg-type]
 
 
-def other_settings(m: Measurement) -> Measurement:
-    return dataclasses.replace(m, settings_apart=("input.resize",))
+def other_settings(case: Case) -> Case:
+    return dataclasses.replace(case, settings=("input.resize",))
 
 
 def test_equal_sides_hold_with_no_change() -> None:
@@ -131,6 +184,12 @@ def test_equal_sides_hold_with_no_change() -> None:
         pytest.param(scores(0.98), set(), id="scores a little lower"),
         pytest.param(scores(0.8), {"score_distance", "score_shift"}, id="scores lower"),
         pytest.param(scores(0.8, 19), set(), id="scores of too few"),
+        pytest.param(shifted(0.0099), set(), id="poses moved a little"),
+        pytest.param(shifted(0.0101), {"pose_shift"}, id="poses moved"),
+        pytest.param(shifted(0.5, 19), set(), id="poses of too few"),
+        pytest.param(outputs(0.1, 0.199), set(), id="head tensors within"),
+        pytest.param(outputs(0.201, 0.1), {"output_error"}, id="one head tensor beyond"),
+        pytest.param(outputs(np.nan), {"output_error"}, id="a head tensor that is not a number"),
         pytest.param(apart(0.06, 0.0), {"component_kl"}, id="components apart"),
         pytest.param(apart(0.0, 0.03), {"weight_kl"}, id="weights apart"),
         pytest.param(other_settings, {"settings"}, id="another resize policy"),
@@ -149,11 +208,11 @@ def test_each_figure_has_a_limit(change: Change, fallen: set[str]) -> None:
 def test_the_budget_is_the_callers() -> None:
     worse = figure("AP", 0.57)(equal())
     assert not judge(worse).held
-    assert judge(worse, Limits(max_drop=3.5)).held
+    assert judge(worse, Limits(AccuracyLimits(max_drop=3.5))).held
 
 
 def test_without_annotations_the_rest_is_judged() -> None:
-    bare = dataclasses.replace(equal(), accuracy=None, uncertainty=None)
+    bare = dataclasses.replace(equal(), accuracy=None, coverage=None, nll=None)
     assert judge(bare).held
     assert not judge(apart(1.0, 0.0)(bare)).held
 
@@ -166,19 +225,25 @@ def test_a_reference_at_zero_proves_nothing() -> None:
 def test_nothing_to_judge_is_an_error() -> None:
     nothing = np.zeros(0)
     with pytest.raises(DataError, match="a figure to judge by"):
-        judge(Measurement(None, None, Scores(nothing, nothing), None, None, ()))
+        judge(others(None, "different cells", accuracy=None, coverage=None, nll=None, scores=(nothing, nothing),
+                     shifts=nothing)(equal()))  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("change", "notes"),
     [
         pytest.param(
-            others(("input.resize",)),
-            {"settings": "", "component_kl": "different cells", "weight_kl": "different cells"},
+            others(("input.resize",), "different cells"),
+            {
+                "settings": "",
+                "output_error": "different cells",
+                "component_kl": "different cells",
+                "weight_kl": "different cells",
+            },
             id="another input size",
         ),
         pytest.param(
-            others(None),
+            others(None, "one side has no mixture"),
             {
                 "settings": "one side has no settings",
                 "component_kl": "one side has no mixture",
@@ -187,7 +252,7 @@ def test_nothing_to_judge_is_an_error() -> None:
             id="results alone",
         ),
         pytest.param(
-            lambda m: dataclasses.replace(m, calibration_images=100),
+            calibrated_on(100, None),
             {"swapped_colours": "too few images to tell"},
             id="no colours",
         ),
@@ -201,11 +266,11 @@ def test_what_cannot_be_compared_is_listed_and_not_judged(change: Change, notes:
 
 
 def test_equal_settings_alone_hold_nothing() -> None:
-    nothing = Scores(np.zeros(0), np.zeros(0))
-    bare = others((), accuracy=None, uncertainty=None, scores=nothing)
+    nothing = np.zeros(0)
+    bare = {"accuracy": None, "coverage": None, "nll": None, "scores": (nothing, nothing), "shifts": nothing}
     with pytest.raises(DataError, match=r"a figure to judge by, got none .*different cells"):
-        judge(bare(equal()))
-    unequal = others(("input.resize",), accuracy=None, uncertainty=None, scores=nothing)
+        judge(others((), "different cells", **bare)(equal()))
+    unequal = others(("input.resize",), "different cells", **bare)
     assert {finding.key for finding in judge(unequal(equal())).fallen} == {"settings"}
 
 
@@ -228,7 +293,7 @@ def test_the_sentence_says_counts_and_settings_as_they_are() -> None:
 
 
 def test_the_sentence_names_what_fell() -> None:
-    assert judge(equal()).sentence() == "held: 20 figures are within their limits"
+    assert judge(equal()).sentence() == "held: 22 figures are within their limits"
     assert "AP by -5 (limit 1 AP points)" in judge(figure("AP", 0.55)(equal())).sentence()
 
 
@@ -239,8 +304,7 @@ def test_the_document_is_strict_json() -> None:
     assert (row["change"], row["held"]) == (None, False)
 
 
-def _zero(m: Measurement) -> Measurement:
-    assert m.accuracy is not None
-    return dataclasses.replace(
-        m, accuracy=dataclasses.replace(m.accuracy, figures=dict.fromkeys(FIGURES, Pair(0.0, 0.0)))
-    )
+def _zero(case: Case) -> Case:
+    assert case.accuracy is not None
+    figures = dict.fromkeys(FIGURES, Pair(0.0, 0.0))
+    return dataclasses.replace(case, accuracy=dataclasses.replace(case.accuracy, figures=figures))

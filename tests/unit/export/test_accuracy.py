@@ -46,12 +46,12 @@ def test_layers_are_ranked_by_what_each_costs_when_it_alone_is_int8() -> None:
     costs = {"conv0": 0.1, "conv1": 3.0, "conv2": 0.1}
     seen: list[Collection[str]] = []
 
-    def diverge(keep_float: Collection[str]) -> float:
+    def distance(keep_float: Collection[str]) -> float:
         seen.append(keep_float)
         (quantized,) = costs.keys() - keep_float
         return costs[quantized]
 
-    ranked = rank_layers(layers(5, 5, 1), diverge)
+    ranked = rank_layers(layers(5, 5, 1), distance)
     assert [cost.layer.name for cost in ranked] == ["conv1", "conv2", "conv0"]
     assert seen == [{"conv1", "conv2"}, {"conv0", "conv2"}, {"conv0", "conv1"}]
 
@@ -93,9 +93,10 @@ def test_what_is_chosen_was_measured_and_held_even_where_more_is_worse() -> None
 def test_the_report_lists_each_layer_with_its_cost() -> None:
     costs = [LayerCost(layer, 1.0 / (i + 1)) for i, layer in enumerate(layers(10, 30, 60))]
     found = search(2, lambda count: (count >= 2, 0.4 * count), 3.0)
-    report = describe(costs, found, lambda drop: drop)
+    report = describe(costs, "nats per image", found, lambda drop: drop)
     assert [layer["returned_to_float"] for layer in report["layers"]] == [True, True, False]
-    assert [layer["nats_per_image"] for layer in report["layers"]] == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert [layer["cost"] for layer in report["layers"]] == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert report["cost_unit"] == "nats per image"
     assert report["share_of_arithmetic_in_float"] == pytest.approx(0.4)
     assert report["trials"][0] == {"layers_in_float": 0, "held": False, "AP_drop": 3.0}
     assert [trial["layers_in_float"] for trial in report["trials"]] == [0, 1, 2]

@@ -19,14 +19,15 @@ pytest.importorskip("faster_coco_eval")
 
 from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.make import make_calibration_set
-from mdpose_edge.check.verdict import Limits
+from mdpose_edge.check.limits import Limits
 from mdpose_edge.checkpoint import load_network, save_checkpoint
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.errors import ConfigError, DataError, GateError, InputError, MdposeError
-from mdpose_edge.export import validation as validation_module
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.export.targets.tensorrt_options import Wish
 from mdpose_edge.export.validation import Validation
+from mdpose_edge.families import mixture_measures
+from mdpose_edge.families.mixture_measures import MixtureLimits
 from tests.artifacts import Artifacts, single_threaded, write_random_checkpoint
 from tests.unit.check.faults import write_data
 from tests.unit.datasets.public_formats import CROWD_INDICES, write_crowdpose
@@ -89,7 +90,7 @@ def test_the_verdict_is_in_the_spec_and_the_report(
     accuracy = open_bundle(tmp_path / "out").spec.provenance.accuracy
     assert accuracy is not None
     assert accuracy["held"] is True
-    assert (accuracy["images"], accuracy["max_drop"]) == (3, Limits().max_drop)
+    assert (accuracy["images"], accuracy["max_drop"]) == (3, Limits().accuracy.max_drop)
     assert accuracy["data"] == f"{data.name}, val"
     assert accuracy["figures"]["AP"] == {"candidate": 0.0, "reference": 0.0}
     gate = report["gate"]
@@ -141,8 +142,7 @@ def test_accuracy_control_returns_the_layer_at_fault(
 def test_a_budget_out_of_reach_is_an_error_and_leaves_no_bundle(
     hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict = Limits(component_kl=0.0, max_drop=0.5)
-    monkeypatch.setattr(validation_module, "Limits", lambda max_drop: strict)
+    monkeypatch.setattr(mixture_measures, "LIMITS", MixtureLimits(component_kl=0.0))
     with pytest.raises(GateError, match=r"even with the .* costliest layers in float"):
         export(
             hard_to_quantize,

@@ -16,9 +16,12 @@ pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 from mdpose_edge.calib.make import make_calibration_set
+from mdpose_edge.check.gate import check
+from mdpose_edge.errors import GateError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.evaluate import coco_figures, evaluate, figure_names
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
+from mdpose_edge.export.validation import Validation as GateValidation
 from mdpose_edge.families.registry import FAMILIES, evaluation_options
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.train.config import AugmentConfig, read_config
@@ -103,6 +106,26 @@ def test_every_engine_says_the_same(bundles: dict[str, Path], run_folder: Path) 
 def test_it_is_evaluated(bundles: dict[str, Path], crude_people: Path) -> None:
     found = evaluate(bundles["openvino"], crude_people, "train", limit=8)
     assert found.figures["AP"] is not None and found.results
+
+
+def test_the_gate_judges_it_by_what_any_model_has(bundles: dict[str, Path], crude_people: Path) -> None:
+    found = check(bundles["openvino"], bundles["onnx"], crude_people, "train", limit=8, threads=1)
+    assert found.verdict.held, found.verdict.sentence()
+    findings = {finding.key: finding for finding in found.verdict.findings}
+    assert findings["output_error"].held and "AP" in findings and not findings.keys() & {"nll", "component_kl"}
+
+
+def test_accuracy_control_ranks_its_layers_by_the_head_tensors(
+    run_folder: Path, calibration: Path, crude_people: Path, tmp_path: Path
+) -> None:
+    # So few calibration images fall whatever is float, so that every number of layers is tried.
+    budget = GateValidation(crude_people, "train", limit=4, max_drop=0.5, report=tmp_path / "page")
+    with pytest.raises(GateError, match=r"even with the .* costliest layers in float"):
+        export_checkpoint(
+            run_folder / "model.safetensors", tmp_path / "out", target="onnx", precision="int8", validation=budget,
+            int8=Int8Options(calibration, allow_few=True),
+        )  # fmt: skip
+    assert "cost alone, % of the spread of the outputs" in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_it_is_inferred_on_pictures(bundles: dict[str, Path], crude_people: Path, run: Run, tmp_path: Path) -> None:

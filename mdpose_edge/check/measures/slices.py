@@ -26,7 +26,7 @@ class Slice:
     name: str
     definition: str
     members: Callable[[CocoSplit], NDArray[np.bool_]]
-    """Gives (people,) of a split."""
+    """Maps a split to (people,): who belongs to it."""
 
 
 def restrict(split: CocoSplit, members: NDArray[np.bool_]) -> CocoSplit:
@@ -39,12 +39,12 @@ def restrict(split: CocoSplit, members: NDArray[np.bool_]) -> CocoSplit:
 
 
 def labelled_people(split: CocoSplit) -> NDArray[np.bool_]:
-    """Give (people,): those that COCO's protocol counts."""
+    """Return (people,): those that COCO's protocol counts."""
     return (split.num_keypoints > 0) & ~split.iscrowd
 
 
 def neighbour_iou(split: CocoSplit) -> NDArray[np.float64]:
-    """Give (people,): the largest IoU of each person's box with that of another person in the image."""
+    """Return (people,): the largest IoU of each person's box with that of another person in the image."""
     result = np.zeros(len(split.areas), np.float64)
     for first, stop in zip(split.first_person[:-1], split.first_person[1:], strict=True):
         overlaps = _box_iou(split.boxes_xywh[first:stop])
@@ -54,12 +54,12 @@ def neighbour_iou(split: CocoSplit) -> NDArray[np.float64]:
 
 
 def crowded(split: CocoSplit) -> NDArray[np.bool_]:
-    """Give (people,): those whose box overlaps that of another person in the image."""
+    """Return (people,): those whose box overlaps that of another person in the image."""
     return neighbour_iou(split) > CROWDED_IOU
 
 
 def occluded(split: CocoSplit) -> NDArray[np.bool_]:
-    """Give (people,): those of whose labelled keypoints many are hidden."""
+    """Return (people,): those of whose labelled keypoints many are hidden."""
     visibility = split.keypoints[:, :, 2]
     labelled = (visibility > 0).sum(axis=1)
     hidden: NDArray[np.bool_] = (visibility == 1).sum(axis=1) > OCCLUDED_SHARE * np.maximum(labelled, 1)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def warmth(pixels_bgr: NDArray[np.uint8]) -> float:
-    """Give how much more blue than red an image holds, mean over its pixels (H, W, 3), in units of the uint8 pixel."""
+def colour_cast(pixels_bgr: NDArray[np.uint8]) -> float:
+    """Return how much more blue than red an image holds, the mean over its pixels (H, W, 3), in uint8 steps."""
     mean = pixels_bgr.reshape(-1, 3).mean(axis=0)
     return float(mean[0] - mean[2])
 
@@ -25,11 +25,11 @@ def swapped_log_odds(calibration: Iterable[float], use: Iterable[float]) -> floa
     The means of the two are normal by the central limit theorem. Swapped, they are each other's negative; else equal.
 
     Args:
-        calibration: `warmth` of each image of one set.
+        calibration: `colour_cast` of each image of one set.
         use: of the other.
 
     Returns:
-        The log-likelihood ratio in nats: above 0 where a swap explains the means better. None where a set has fewer
+        The log-likelihood ratio: above 0 where a swap explains the means better. None where a set has fewer
         than two images or no spread, so that nothing can be said.
     """
     a, b = np.fromiter(calibration, np.float64), np.fromiter(use, np.float64)

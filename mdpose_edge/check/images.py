@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Frame:
+class CheckImage:
     """One image: its file, and its pixels in the frame of its annotations, as stored where it has none."""
 
     name: str
@@ -53,13 +53,13 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Frames:
+class CheckImages:
     """The images of a check, read one at a time."""
 
     where: str
     names: tuple[str, ...]
     read: Callable[[int], bytes]
-    """Gives the file at an index."""
+    """Maps an index to the file."""
     split: CocoSplit | None = None
     """The annotations, whose first images these are; None for plain images."""
     stated: Sequence[Sequence[int] | None] = ()
@@ -68,22 +68,22 @@ class Frames:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Frame:
+    def __getitem__(self, index: int) -> CheckImage:
         if self.split is None:
             stated = self.stated[index] if self.stated else None
             stated_wh = None if stated is None else (stated[0], stated[1])
-            return Frame(self.names[index], self.read(index), None, stated_wh)
+            return CheckImage(self.names[index], self.read(index), None, stated_wh)
         image = self.split.images[index]
-        return Frame(self.names[index], self.read(index), image.id, image.wh)
+        return CheckImage(self.names[index], self.read(index), image.id, image.wh)
 
 
-def frames_of(
+def images_of(
     data: str | Path,
     split: str,
     limit: int | None,
     data_format: str | None = None,
     keypoints: KeypointSpec | None = None,
-) -> Frames:
+) -> CheckImages:
     """Open the images of a folder.
 
     Args:
@@ -116,5 +116,5 @@ def check_limit(limit: int | None) -> None:
         raise ConfigError("limit", expected="at least 1 image", got=str(limit), do="raise it, or leave it out")
 
 
-def _of_files(where: str, paths: Sequence[Path], split: CocoSplit | None = None) -> Frames:
-    return Frames(where, tuple(map(str, paths)), lambda index: read_image_bytes(paths[index]), split)
+def _of_files(where: str, paths: Sequence[Path], split: CocoSplit | None = None) -> CheckImages:
+    return CheckImages(where, tuple(map(str, paths)), lambda index: read_image_bytes(paths[index]), split)

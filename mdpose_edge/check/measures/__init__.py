@@ -1,0 +1,1 @@
+"""What the gate measures of any model, a measure in each module, with its own limits."""
