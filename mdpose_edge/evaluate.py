@@ -21,14 +21,12 @@ from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.poses import Poses
-from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec, KeypointSpec
+from mdpose_edge.runtimes.registry import read_model_spec
+from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
 
-MAX_POSES_PER_IMAGE = 20
-"""COCO's protocol for keypoints counts the best 20 of an image and no more (maxDets)."""
-EVAL_DECODE = DecodeSpec(score_threshold=1e-4, nms="box", nms_threshold=0.7, max_poses=MAX_POSES_PER_IMAGE)
-"""As MDPose's paper evaluates: AP integrates over all scores, so that the threshold lies far below that of use."""
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's ten figures for keypoints, in the order of its evaluation code."""
 CROWDPOSE_FIGURES = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
@@ -107,7 +105,8 @@ def evaluate(
         MdposeError: the artifact or the engine fails.
     """
     _evaluation_library()  # before minutes of inference
-    with PoseEstimator(model, runtime=runtime, threads=threads, decode=EVAL_DECODE) as estimator:
+    decode = evaluation_options(read_model_spec(model).family)
+    with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode) as estimator:
         keypoints = _measured_keypoints(str(model), estimator.spec.keypoints, keypoints)
         data = open_split(data_dir, split, data_format, keypoints)
         data.check_people(limit)

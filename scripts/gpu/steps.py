@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mdpose_edge.common.optional import available
 from mdpose_edge.datasets.coco import CocoSplit, load_split, write_results
-from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, run_estimator
-from mdpose_edge.families.registry import make_decoder
+from mdpose_edge.evaluate import coco_figures, run_estimator
+from mdpose_edge.families.registry import evaluation_options, make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.trt.capabilities import load_tensorrt
@@ -91,7 +91,7 @@ def accuracy(job: Job) -> dict[str, Any]:
 def _accuracy_of(job: Job, engine: layout.Engine, split: CocoSplit) -> dict[str, Any]:
     with opened(job, engine) as adapter:
         spec = adapter.spec
-        decode = make_decoder(spec, EVAL_DECODE)
+        decode = make_decoder(spec, evaluation_options(spec.family))
 
         def estimate(frame: NDArray[np.uint8]) -> Poses:
             image, geometry = preprocess(frame, spec.input)

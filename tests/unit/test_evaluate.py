@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.datasets.readers import select_keypoints
 from mdpose_edge.errors import ConfigError, DataError
-from mdpose_edge.evaluate import EVAL_DECODE, FIGURES, Evaluation, coco_figures, evaluate, run_estimator
+from mdpose_edge.evaluate import FIGURES, Evaluation, coco_figures, evaluate, run_estimator
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
 from tests.artifacts import Artifacts
@@ -92,7 +92,7 @@ def test_poses_on_crowds_and_on_unlabelled_people_do_not_count(tmp_path: Path) -
 
 def test_only_the_best_20_of_an_image_count(tmp_path: Path) -> None:
     one = person(7)
-    better = [result(one, 0.9, shift=1000 + i) for i in range(EVAL_DECODE.max_poses)]
+    better = [result(one, 0.9, shift=1000 + i) for i in range(20)]
     split = split_of(tmp_path, [one])
     assert coco_figures(split, [*better[1:], result(one, 0.5)])["AR"] == pytest.approx(1.0)
     assert coco_figures(split, [*better, result(one, 0.5)])["AR"] == 0.0
@@ -253,7 +253,7 @@ def test_a_checkpoint_is_evaluated_end_to_end(artifacts: Artifacts, tmp_path: Pa
     per_image = Counter(row["image_id"] for row in found.results)
     assert set(per_image) == {7, 3}
     # A random network finds people everywhere, so that the bound on poses shows.
-    assert max(per_image.values()) <= EVAL_DECODE.max_poses
+    assert max(per_image.values()) <= 20
     assert found.figures == coco_figures(load_split(tmp_path, "val"), found.results)
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from mdpose_edge.errors import MdposeError
-from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, figure_names
+from mdpose_edge.evaluate import coco_figures, figure_names
 from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
+from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import training_batches
 from mdpose_edge.train.distributed import World, joined_world
@@ -48,7 +49,7 @@ def shared_config(**changes: Any) -> TrainConfig:
 
 
 def validation(data: Path) -> Validation:
-    return Validation(data, "train", EVAL_DECODE, coco_figures, figure_names)
+    return Validation(data, "train", evaluation_options("mdpose"), coco_figures, figure_names)
 
 
 def gradients(world: World, data: Path, *, accumulate: int, freeze_statistics: bool = False) -> dict[str, Any]:
@@ -79,7 +80,9 @@ def poses_found(world: World, data: Path) -> list[Any]:
     spec = make_spec(config.network, config.input.spec())
     torch.manual_seed(0)
     network = MDPoseNetwork(spec, auxiliary_center=True)
-    Validator(Validation(data, "train", EVAL_DECODE, score, figure_names), spec, world, workers=0)(network)
+    Validator(Validation(data, "train", evaluation_options("mdpose"), score, figure_names), spec, world, workers=0)(
+        network
+    )
     return found
 
 

@@ -12,7 +12,8 @@ import pytest
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.evaluate import CROWD_LEVELS, CROWDPOSE_FIGURES, EVAL_DECODE, evaluate, figure_names, protocol_figures
+from mdpose_edge.evaluate import CROWD_LEVELS, CROWDPOSE_FIGURES, evaluate, figure_names, protocol_figures
+from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.train.config import DataConfig, ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import train
@@ -45,7 +46,7 @@ def test_crowdposes_fourteen_keypoints_go_from_file_to_figures(tmp_path: Path) -
 def crowdpose_run(tmp_path: Path, **options: Any) -> Path:
     """Train on CrowdPose's files, measured on them twice; give the run's folder."""
     config = tiny_config(schedule=ScheduleConfig(iterations=4), batch_size=2, checkpoint_every=2, **options)
-    validation = Validation(tmp_path, "train", EVAL_DECODE, protocol_figures, figure_names)
+    validation = Validation(tmp_path, "train", evaluation_options("mdpose"), protocol_figures, figure_names)
     train(config, tmp_path, tmp_path / "run", validation=validation, resume="auto")
     return tmp_path / "run"
 

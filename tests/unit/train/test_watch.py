@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from mdpose_edge.errors import DataError, MissingPackageError, TrainingError
-from mdpose_edge.evaluate import EVAL_DECODE, coco_figures, evaluate, figure_names
+from mdpose_edge.evaluate import coco_figures, evaluate, figure_names
 from mdpose_edge.families.mdpose.loss import Mixture
 from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.families.mdpose.underflow import underflow_ratio
+from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.curves import BOTTOM, COLUMNS, LEFT, LINES, PANEL_WH, TOP, draw_curves
 from mdpose_edge.train.health import RECENT, WINDOW, LossWatch
@@ -51,7 +52,7 @@ def watched(crude_people: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     out, seen = tmp_path_factory.mktemp("watched") / "run", list[TrainProgress]()
     scored.clear()
     config = tiny_config(**SMALL, eval_every=2, picture_every=4, tensorboard=True)
-    validation = Validation(crude_people, "train", EVAL_DECODE, score, figure_names)
+    validation = Validation(crude_people, "train", evaluation_options("mdpose"), score, figure_names)
     train(config, crude_people, out, validation=validation, report=seen.append)
     return out, seen
 
@@ -118,7 +119,7 @@ def test_tensorboard_that_is_absent_is_one_sentence(
 
 
 def test_validation_split_that_is_absent_is_refused_before_training(crude_people: Path, tmp_path: Path) -> None:
-    validation = Validation(crude_people, "test", EVAL_DECODE, coco_figures, figure_names)
+    validation = Validation(crude_people, "test", evaluation_options("mdpose"), coco_figures, figure_names)
     with pytest.raises(DataError, match="person_keypoints_test2017"):
         train(tiny_config(**SMALL, eval_every=2), crude_people, tmp_path / "run", validation=validation)
     assert not (tmp_path / "run").exists()
@@ -126,7 +127,7 @@ def test_validation_split_that_is_absent_is_refused_before_training(crude_people
 
 def test_validation_split_of_nobody_is_refused_before_training(crude_people: Path, tmp_path: Path) -> None:
     write_split(tmp_path / "empty", document([unlabelled(7)]))
-    validation = Validation(tmp_path / "empty", "val", EVAL_DECODE, coco_figures, figure_names)
+    validation = Validation(tmp_path / "empty", "val", evaluation_options("mdpose"), coco_figures, figure_names)
     with pytest.raises(DataError, match="people with annotated keypoints to measure on, got none in the split"):
         train(tiny_config(**SMALL, eval_every=2), crude_people, tmp_path / "run", validation=validation)
     assert not (tmp_path / "run").exists()
@@ -142,7 +143,7 @@ def test_evaluation_that_a_kill_prevented_is_made_up_for(crude_people: Path, tmp
         return coco_figures(*args, **options)
 
     config = tiny_config(**SMALL, eval_every=2, checkpoint_every=2)
-    validation = Validation(crude_people, "train", EVAL_DECODE, interrupted_once, figure_names)
+    validation = Validation(crude_people, "train", evaluation_options("mdpose"), interrupted_once, figure_names)
     with pytest.raises(KeyboardInterrupt):
         train(config, crude_people, tmp_path / "run", validation=validation)
     train(config, crude_people, tmp_path / "run", validation=validation, resume=True)
