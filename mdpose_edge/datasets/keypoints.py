@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mdpose_edge.common.optional import require
 from mdpose_edge.common.strict import read_dataclass
+from mdpose_edge.common.yaml_files import load_yaml
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
 
@@ -81,7 +82,7 @@ def keypoint_set(name: str | Path) -> KeypointSpec:
         raise ConfigError(str(name), expected=expected, got=got, do="correct the name")
     yaml = require("yaml", extra="eval", feature="keypoint files")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(yaml, path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), expected="YAML", got=" ".join(str(error).split()), do="correct it") from error
     return _spec_of(read_dataclass(_KeypointFile, data, where=str(path), error=ConfigError, defaults=False), str(path))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from mdpose_edge.common.strict import read_dataclass
+from mdpose_edge.common.yaml_files import load_yaml
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import InputSpec
@@ -208,7 +209,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         got = "a folder" if path.is_dir() else "no such file"
         raise ConfigError(str(path), expected="a configuration file", got=got, do="give one of configs/*.yaml")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data = load_yaml(yaml, path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), expected="YAML", got=" ".join(str(error).split()), do="correct it") from error
     for override in overrides:
@@ -238,7 +239,7 @@ def _override(data: Any, override: str) -> None:
         if not isinstance(data, dict):
             raise ConfigError("--set", expected=f"a table at {key}", got=override, do="correct the key")
     try:
-        data[last] = yaml.safe_load(text)
+        data[last] = load_yaml(yaml, text)
     except yaml.YAMLError as error:
         raise ConfigError("--set", expected="a YAML value", got=override, do="quote or correct it") from error
 

@@ -17,9 +17,9 @@ from typing import Literal
 import torch
 import yaml
 
-from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.files import file_sha256, write_whole
 from mdpose_edge.datasets.keypoints import without_partner
-from mdpose_edge.datasets.layout import training_keypoints
+from mdpose_edge.datasets.layout import locate, training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
 from mdpose_edge.families.backbone import freeze_backbone
 from mdpose_edge.families.registry import training_of
@@ -119,6 +119,8 @@ class _Run:
             _check_flips(self.spec.keypoints, config.augment.flip_prob)
             world.share_of(config.batch_size, config.accumulate)
             batches_from = training_batches(config, self.spec, data_dir, split, rank=world.rank, ranks=world.size)
+            annotations = locate(data_dir, split, config.data.format).annotation_file
+            self.data_sha256 = file_sha256(annotations) if world.is_main else ""
             self.validator: Validator | None = None
             if validation is not None and config.eval_every:
                 self.validator = Validator(validation, self.spec, world, config.workers, config.data.format)
@@ -130,7 +132,7 @@ class _Run:
         network = network.to(world.device).to(memory_format=torch.channels_last)
         self.stepper = Stepper(config, self.spec, network, world, out / RESUME_FILE)
         with world.together():
-            self.start = restore_state(out, self.stepper, world) if resumes else 0
+            self.start = restore_state(out, self.stepper, world, self.data_sha256) if resumes else 0
         with world.together():
             if world.is_main:
                 out.mkdir(parents=True, exist_ok=True)
@@ -204,7 +206,7 @@ class _Run:
                 self.watch.log.flush()
                 self.watch.health.check(done, self.out / RESUME_FILE)
                 if self.watch.health.is_healthy:
-                    save_state(self.out, self.stepper, done)
+                    save_state(self.out, self.stepper, done, self.data_sha256)
 
     def _evaluate(self, done: int, *, only_if_missing: bool = False) -> None:
         """Evaluate after so many iterations; on resume, where a kill came between a checkpoint and its evaluation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,14 @@ def remove_leftovers(out: Path) -> None:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
-def save_state(out: Path, stepper: Stepper, done: int) -> None:
+def save_state(out: Path, stepper: Stepper, done: int, data_sha256: str) -> None:
     """Write the checkpoint to resume from.
+
+    Args:
+        out: the run's folder.
+        stepper: what is to go on.
+        done: iterations.
+        data_sha256: of the annotations.
 
     Raises:
         TrainingError: a weight is not finite, so that the last checkpoint stays the good one.
@@ -70,20 +76,25 @@ def save_state(out: Path, stepper: Stepper, done: int) -> None:
     if broken:
         got = f"NaN or infinity in {broken[0]}"
         raise lost_run(done, expected="finite weights", got=got, resume_file=out / RESUME_FILE)
-    progress = {"iteration": done, "config": stepper.config.to_dict(), "scaler": stepper.scaler.state_dict()}
+    progress = {
+        "iteration": done,
+        "config": stepper.config.to_dict(),
+        "scaler": stepper.scaler.state_dict(),
+        "data_sha256": data_sha256,
+    }
     save_checkpoint(out / RESUME_FILE, stepper.spec, weights, state=state, progress=progress)
 
 
-def restore_state(out: Path, stepper: Stepper, world: World) -> int:
+def restore_state(out: Path, stepper: Stepper, world: World, data_sha256: str) -> int:
     """Take up the run where its last checkpoint left it; give the iterations done.
 
     The main process reads it, and hands it to the others, whose machines need not see the folder.
 
     Raises:
         CheckpointError: no checkpoint, or one that does not fit.
-        ConfigError: it is of another configuration.
+        ConfigError: it is of another configuration, or of other annotations.
     """
-    checkpoint = _read(out / RESUME_FILE, stepper.config, world)
+    checkpoint = _read(out / RESUME_FILE, stepper.config, data_sha256, world)
     assert checkpoint.progress is not None
     progress: Any = checkpoint.progress
     average = {k.removeprefix(EMA_PREFIX): v for k, v in checkpoint.state.items() if k.startswith(EMA_PREFIX)}
@@ -111,10 +122,10 @@ def _state(stepper: Stepper) -> dict[str, Tensor]:
     return state
 
 
-def _read(path: Path, config: TrainConfig, world: World) -> Checkpoint:
+def _read(path: Path, config: TrainConfig, data_sha256: str, world: World) -> Checkpoint:
     if world.size == 1:
-        return _check(path, config)
-    content = world.from_main(lambda: _bytes_of(path, config))
+        return _check(path, config, data_sha256)
+    content = world.from_main(lambda: _bytes_of(path, config, data_sha256))
     if world.is_main:
         return read_checkpoint(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -123,29 +134,48 @@ def _read(path: Path, config: TrainConfig, world: World) -> Checkpoint:
         return read_checkpoint(copy)
 
 
-def _bytes_of(path: Path, config: TrainConfig) -> bytes:
-    _check(path, config)
+def _bytes_of(path: Path, config: TrainConfig, data_sha256: str) -> bytes:
+    _check(path, config, data_sha256)
     return path.read_bytes()
 
 
-def _check(path: Path, config: TrainConfig) -> Checkpoint:
+def _check(path: Path, config: TrainConfig, data_sha256: str) -> Checkpoint:
     """Read the checkpoint of a run that goes on."""
     if not path.is_file():
         do = "start one without --resume"
         raise CheckpointError(str(path), expected="a run to resume", got="no such file", do=do)
     checkpoint = read_checkpoint(path)
     progress: Any = checkpoint.progress
-    if progress is None or _curve_config(progress["config"], str(path)) != _curve_config(config.to_dict(), str(path)):
+    if progress is None:
+        do = "start a new run, from these weights with --set init=CHECKPOINT"
+        raise CheckpointError(str(path), expected="a run under way", got="weights alone", do=do)
+    before, now = _curve_config(progress["config"], str(path)), _curve_config(config.to_dict(), str(path))
+    if changed := [key for key in before | now if before.get(key) != now.get(key)]:
         raise ConfigError(
             str(path),
-            expected="the configuration that the run began with",
-            got="another",
+            expected=f"the configuration that the run began with ({_told(changed, before)})",
+            got=_told(changed, now),
             do=f"pass {path.with_name(CONFIG_FILE)}, or start a new run in another --out",
         )
+    if progress.get("data_sha256", data_sha256) != data_sha256:  # none in runs that are older than it
+        do = f"give those, or start a new run in another --out with --set init={path}"
+        raise ConfigError(str(path), expected="the annotations that the run began with", got="others", do=do)
     return checkpoint
 
 
+def _told(keys: Sequence[str], config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {config.get(key)}" for key in keys)
+
+
 def _curve_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the part of a configuration that decides the losses; keys younger than the run have their defaults."""
+    """Return what decides the losses, by dotted key; keys younger than the run have their defaults."""
     complete = asdict(read_config(config, where))
-    return {key: value for key, value in complete.items() if key not in CURVE_NEUTRAL_KEYS}
+    return dict(_flat({key: value for key, value in complete.items() if key not in CURVE_NEUTRAL_KEYS}))
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

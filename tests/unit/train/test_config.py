@@ -34,6 +34,28 @@ def test_keys_and_overrides_reach_their_places(tmp_path: Path) -> None:
     assert config.schedule.milestones == (5, 7)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("2E+1", 20.0), (".5", 0.5), ("1_0", 10.0), ("010", 10.0), ("0x10", 16.0), ("+3", 3.0)],
+)
+def test_numbers_are_what_they_look_like(tmp_path: Path, text: str, value: float) -> None:
+    assert load_config(config_file(tmp_path, ""), [f"optimizer.clip_norm={text}"]).optimizer.clip_norm == value
+    path = config_file(tmp_path, f"optimizer: {{clip_norm: {text}}}\nschedule: {{milestones: [010, 1_0]}}")
+    assert load_config(path).optimizer.clip_norm == value
+    assert load_config(path).schedule.milestones == (10, 10)
+
+
+@pytest.mark.parametrize("text", ["1:30", "1e-", "ten"])
+def test_what_is_no_number_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"expected a number at optimizer.lr, got '{text}'"):
+        load_config(config_file(tmp_path, ""), [f"optimizer.lr={text}"])
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the key batch_size twice"):
+        load_config(config_file(tmp_path, "batch_size: 8\nseed: 1\nbatch_size: 4\n"))
+
+
 @pytest.mark.parametrize("pretrained", [True, False, "a.safetensors"])
 def test_round_trip_through_yaml(pretrained: bool | str) -> None:
     config = TrainConfig(seed=5, init="a.safetensors", pretrained=pretrained, ema=0.9998)

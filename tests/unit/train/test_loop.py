@@ -299,20 +299,34 @@ def interrupted(crude_people: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "key"),
     [
-        pytest.param({"optimizer": OptimizerConfig(name="adamw", lr=2e-3)}, id="another learning rate"),
-        pytest.param({"seed": 1}, id="another seed"),
-        pytest.param({"batch_size": 2}, id="another batch size"),
+        pytest.param({"optimizer": OptimizerConfig(name="adamw", lr=2e-3)}, "optimizer.lr", id="another learning rate"),
+        pytest.param({"seed": 1}, "seed", id="another seed"),
+        pytest.param({"batch_size": 2}, "batch_size", id="another batch size"),
     ],
 )
 def test_resume_with_another_configuration_is_refused(
-    crude_people: Path, interrupted: Path, changes: dict[str, Any]
+    crude_people: Path, interrupted: Path, changes: dict[str, Any], key: str
 ) -> None:
     before = (interrupted / LOG_FILE).read_bytes()
-    with pytest.raises(ConfigError, match="the configuration that the run began with"):
+    expected = rf"the configuration that the run began with \({key} [^ ]+\), got {key} [^ ]+;"
+    with pytest.raises(ConfigError, match=expected):
         train(tiny_config(**changes), crude_people, interrupted, resume=True)
     assert (interrupted / LOG_FILE).read_bytes() == before
+
+
+def test_resume_on_other_annotations_is_refused(crude_people: Path, interrupted: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(crude_people, moved)
+    file = moved / "annotations" / "person_keypoints_train2017.json"
+    data = json.loads(file.read_text())
+    data["annotations"].pop()
+    file.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match="expected the annotations that the run began with, got others"):
+        train(tiny_config(), moved, interrupted, resume=True)
+    shutil.copy(crude_people / "annotations" / file.name, file)  # the same, elsewhere
+    train(tiny_config(), moved, interrupted, resume=True)
 
 
 def test_resume_may_change_what_leaves_the_curve_alone(crude_people: Path, interrupted: Path) -> None:
