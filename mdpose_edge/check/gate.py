@@ -92,6 +92,9 @@ def check(
 ) -> Check:
     """Ask whether a candidate is still the model that its reference is.
 
+        found = check("int8-bundle/", "bundle/", "path/to/coco")
+        print(found.verdict.held, found.verdict.sentence())
+
     Args:
         candidate: a bundle or checkpoint.
         reference: a bundle or checkpoint; a .npz recording of one; or the .json results of an evaluation.

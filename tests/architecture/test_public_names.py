@@ -55,7 +55,7 @@ def test_an_error_says_where_expected_got_and_do() -> None:
 DOCUMENTED = (
     "errors.MdposeError", "spec.ModelSpec", "poses.Poses", "estimator.PoseEstimator", "stream.sources.open_source",
     "stream.pipeline.run_pipeline", "track.tracker.PoseTracker", "draw.draw_poses", "evaluate.evaluate",
-    "train.loop.train",
+    "train.loop.train", "check.gate.check",
 )  # fmt: skip
 """What docs/python-api.md and the reference lead with."""
 

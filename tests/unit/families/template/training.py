@@ -35,8 +35,11 @@ class TemplateNetwork(nn.Module):
         self.normalize = InputNormalization(spec.input)
         self.backbone = make_backbone(spec.network["backbone"], pretrained)
         finest = self.backbone.feature_info.channels()[0]
-        self.neck = nn.Conv2d(finest, spec.network["channels"], 3, padding=1)
-        self.heads = nn.ModuleList(nn.Conv2d(spec.network["channels"], head.channels, 1) for head in HEADS)
+        channels = spec.network["channels"]
+        self.neck = nn.Sequential(
+            nn.Conv2d(finest, channels, 3, padding=1), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(channels, head.channels, 1) for head in HEADS)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = functional.silu(self.neck(self.backbone(self.normalize(images))[0]))
