@@ -178,6 +178,7 @@ def record_conformance(out: Path) -> None:
         f"{layout.array_key(frame.tobytes())}/{name}": array
         for frame, found in zip(FRAMES, artifacts.reference_poses(FRAMES), strict=True)
         for name, array in vars(found).items()
+        if isinstance(array, np.ndarray)
     }
     np.savez(out / layout.RECORDED_POSES, **poses)
     checkpoint.unlink()
