@@ -25,6 +25,7 @@ from mdpose_edge.runtimes.registry import ENGINES, load_adapter
 from mdpose_edge.trt import capabilities
 from mdpose_edge.trt.builder import build_plan
 from mdpose_edge.trt.cuda import Cuda
+from mdpose_edge.trt.opened import OpenedPlan
 from mdpose_edge.trt.platforms import show, typing_of
 from mdpose_edge.trt.recipe import Limits, Recipe, SelfTest, TensorRtRange
 
@@ -71,14 +72,14 @@ def main(name: str) -> int:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[CheckedAdapter]:
+def _opened(name: str) -> Iterator[CheckedAdapter | OpenedPlan]:
     """Open an engine on the tiny graph; torch, which opens checkpoints only, on the same layers."""
     if "onnx" in ENGINES[name].targets:
         with tiny_bundle() as bundle, load_adapter(name, bundle, threads=1) as adapter:
             yield adapter
     elif name == "tensorrt":
-        with _tensorrt_opened() as adapter:
-            yield adapter
+        with _tensorrt_opened() as opened:
+            yield opened
     else:
         from mdpose_edge.runtimes.torch_adapter import TorchAdapter
 
@@ -87,10 +88,8 @@ def _opened(name: str) -> Iterator[CheckedAdapter]:
 
 
 @contextmanager
-def _tensorrt_opened() -> Iterator[CheckedAdapter]:
+def _tensorrt_opened() -> Iterator[OpenedPlan]:
     """Build the tiny graph, as `mdpose-edge build` would, and open it without keeping it."""
-    from mdpose_edge.runtimes.tensorrt_adapter import TensorRtAdapter
-
     trt = capabilities.load_tensorrt()
     cuda = Cuda()
     try:
@@ -106,8 +105,8 @@ def _tensorrt_opened() -> Iterator[CheckedAdapter]:
                     timing=b"",
                     step=lambda done, total, phase: None,
                 )
-            with TensorRtAdapter.of_plan(bundle, trt, plan.data, None, integrated) as adapter:
-                yield adapter
+            with OpenedPlan(bundle, trt, Cuda(), plan.data, None, integrated) as opened:
+                yield opened
     finally:
         cuda.close()
 
@@ -131,7 +130,7 @@ def _tiny_recipe(trt: Any) -> Recipe:
     )
 
 
-def _largest_error(name: str, adapter: CheckedAdapter) -> float:
+def _largest_error(name: str, adapter: CheckedAdapter | OpenedPlan) -> float:
     """Run the engine; give its largest error relative to a tensor's largest value."""
     found, right = adapter.infer(tiny_image()), tiny_outputs()
     error = max(float(np.abs(found[key] - right[key]).max() / np.abs(right[key]).max()) for key in right)

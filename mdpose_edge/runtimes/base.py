@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
 from mdpose_edge.common.closing import Closing
+from mdpose_edge.engine_graph import TensorInfo, check_graph, engine_failures, input_shape
 from mdpose_edge.errors import EngineError
 from mdpose_edge.spec import ModelSpec
 
@@ -49,16 +49,6 @@ class RuntimeAdapter(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-class TensorInfo(NamedTuple):
-    """A graph's input or output as the engine reports it."""
-
-    name: str
-    dtype: str
-    """numpy's name where numpy has the type."""
-    shape: tuple[object, ...]
-    """Numbers; anything else is a dimension that the graph leaves open."""
 
 
 class CheckedAdapter(Closing):
@@ -108,20 +98,10 @@ class CheckedAdapter(Closing):
 
     def _check_graph(self, inputs: list[TensorInfo], outputs: list[TensorInfo]) -> None:
         """Refuse a graph whose input or outputs are not what its spec says."""
-        wanted = TensorInfo(self.spec.input.name, self.spec.input.dtype, self._input_shape())
-        if inputs != [wanted]:
-            self._refuse(f"one input {_show([wanted])}", _show(inputs))
-        names, batch = sorted(self.spec.outputs), self.spec.input.batch
-        if sorted(o.name for o in outputs) != names:
-            self._refuse(f"float32 outputs {', '.join(names)} of batch {batch}", _show(outputs))
-        found = {output.name: output for output in outputs}
-        for head in self.spec.heads:
-            wanted = TensorInfo(head.name, "float32", (batch, *self.spec.head_shape(head)))
-            if found[head.name] != wanted:
-                self._refuse(f"the output {_show([wanted])}", _show([found[head.name]]))
+        check_graph(self.spec, self._where, inputs, outputs)
 
     def _check_images(self, images: NDArray[np.uint8]) -> None:
-        shape = self._input_shape()
+        shape = input_shape(self.spec)
         expected = f"a C-contiguous uint8 array {shape}"
         if not isinstance(images, np.ndarray):
             raise EngineError("images", expected=expected, got=type(images).__name__, do="pass a numpy array")
@@ -130,36 +110,3 @@ class CheckedAdapter(Closing):
             raise EngineError("images", expected=expected, got=got, do="preprocess the frames by the model's spec")
         if not images.flags.c_contiguous:
             raise EngineError("images", expected=expected, got="a strided view", do="pass np.ascontiguousarray(images)")
-
-    def _input_shape(self) -> tuple[int, int, int, int]:
-        spec = self.spec.input
-        return spec.batch, spec.height, spec.width, 3
-
-    def _refuse(self, expected: str, got: str) -> None:
-        raise EngineError(self._where, expected=expected, got=got, do="export it again: graph and spec disagree")
-
-
-@contextmanager
-def engine_failures(where: str, engine: str, verb: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what an engine raises into an EngineError.
-
-    Args:
-        where: what the graph is called.
-        engine: the engine's name.
-        verb: what it was asked to do with the graph.
-        errors: what it raises when it cannot.
-    """
-    try:
-        yield
-    except errors as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise EngineError(
-            where,
-            expected=f"a graph that {engine} can {verb}",
-            got=f'"{lines[-1] if lines else type(error).__name__}"',  # the engines' last line says why
-            do=f"export it again, or update {engine}",
-        ) from error
-
-
-def _show(tensors: list[TensorInfo]) -> str:
-    return ", ".join(f"{t.name} {t.dtype} ({', '.join(map(str, t.shape))})" for t in tensors) or "none"

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.runtimes.base import CheckedAdapter, TensorInfo
+from mdpose_edge.engine_graph import TensorInfo
+from mdpose_edge.runtimes.base import CheckedAdapter
 from mdpose_edge.runtimes.onnxruntime_session import is_optimized, onnxruntime_errors, open_session
 
 _NUMPY_NAMES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpose_edge.common.optional import require
-from mdpose_edge.runtimes.base import engine_failures
+from mdpose_edge.engine_graph import engine_failures
 
 PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS_ONLY = 3

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
-from mdpose_edge.runtimes.base import CheckedAdapter, TensorInfo
+from mdpose_edge.engine_graph import TensorInfo
+from mdpose_edge.runtimes.base import CheckedAdapter
 from mdpose_edge.runtimes.openvino_session import OPENVINO_ERRORS, compile_graph, read_graph
 
 _NUMPY_NAMES = {"u8": "uint8", "f32": "float32"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdpose_edge.common.optional import require
-from mdpose_edge.runtimes.base import engine_failures
+from mdpose_edge.engine_graph import engine_failures
 
 if TYPE_CHECKING:
     import openvino

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.common.files import written_by_library
 from mdpose_edge.common.optional import require
+from mdpose_edge.engine_graph import engine_failures
 from mdpose_edge.errors import ExportError
-from mdpose_edge.runtimes.base import engine_failures
 from mdpose_edge.runtimes.onnxruntime_session import is_optimized, onnxruntime_errors, open_session
 from mdpose_edge.runtimes.openvino_session import OPENVINO_ERRORS, compile_graph, read_graph
 from mdpose_edge.runtimes.registry import load_adapter

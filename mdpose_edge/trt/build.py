@@ -13,7 +13,6 @@ from typing import Any
 
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.errors import EngineError
-from mdpose_edge.runtimes.tensorrt_adapter import TensorRtAdapter
 from mdpose_edge.trt.builder import Plan, build_plan
 from mdpose_edge.trt.cache import (
     EngineFacts,
@@ -32,6 +31,7 @@ from mdpose_edge.trt.capabilities import load_tensorrt
 from mdpose_edge.trt.cuda import Cuda
 from mdpose_edge.trt.host import Host, check_host, check_memory, describe_host
 from mdpose_edge.trt.inspection import check_inspection, inspect_engine
+from mdpose_edge.trt.opened import OpenedPlan
 from mdpose_edge.trt.recipe import Recipe, read_golden, read_recipe, recipe_for_core, recipe_summary
 from mdpose_edge.trt.selftest import run_self_test
 
@@ -150,12 +150,12 @@ def _keep(job: _Job, plan: Plan, seconds: float, report: Progress) -> BuiltEngin
     """Open the plan, hold it against the recipe and the recorded heads, and put it into the cache."""
     report(2, len(_STEPS), _STEPS[2], "")
     recipe, core = job.recipe, job.recipe.nvdla_core
-    with TensorRtAdapter.of_plan(job.bundle, job.trt, plan.data, core, job.host.gpu.integrated) as adapter:
-        found = inspect_engine(adapter.engine_description(), recipe, core, plan.gpu_convolutions)
+    with OpenedPlan(job.bundle, job.trt, Cuda(), plan.data, core, job.host.gpu.integrated) as opened:
+        found = inspect_engine(opened.description(), recipe, core, plan.gpu_convolutions)
         check_inspection(found, recipe, core)
         report(3, len(_STEPS), _STEPS[3], "")
-        tried = run_self_test(adapter.infer, read_golden(job.bundle), job.bundle.spec.input.batch, recipe.self_test)
-        uses_graph = adapter.uses_cuda_graph
+        tried = run_self_test(opened.infer, read_golden(job.bundle), job.bundle.spec.input.batch, recipe.self_test)
+        uses_graph = opened.uses_cuda_graph
     findings = {
         "recipe": recipe_summary(recipe, job.bundle.spec),
         "workspace_mib": job.workspace_mib,

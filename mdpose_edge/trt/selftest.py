@@ -19,7 +19,7 @@ def run_self_test(infer: Infer, golden: Golden, batch: int, limits: SelfTest) ->
     Each image goes through every slot of the batch, beside others, so that a mix-up of slots is caught.
 
     Args:
-        infer: of the adapter.
+        infer: of the opened plan.
         golden: images and recorded heads.
         batch: images per call.
         limits: of the recipe.

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from typing import Any
 
-from mdpose_edge.runtimes.tensorrt_adapter import TensorRtAdapter
 from mdpose_edge.trt.builder import build_plan
 from mdpose_edge.trt.capabilities import load_tensorrt
 from mdpose_edge.trt.cuda import Cuda
+from mdpose_edge.trt.opened import OpenedPlan
 from mdpose_edge.trt.recipe import read_golden, read_recipe, recipe_summary
 from scripts.gpu import layout
 from scripts.gpu.job import Job, attempt, environment, failures, opened
@@ -48,7 +48,7 @@ def _build_one(job: Job, engine: layout.Engine) -> dict[str, Any]:
     wider = [name for name in built["inspection"]["other_precision"] if BACKBONE in name]
     summary["backbone"]["wider_than_asked"] = wider
     with opened(job, engine) as adapter:
-        return {**summary, **built, **_keep_description(job, engine, adapter)}
+        return {**summary, **built, **_keep_description(job, engine, adapter.engine_description())}
 
 
 def _describe_refused(job: Job, engine: layout.Engine) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def _describe_refused(job: Job, engine: layout.Engine) -> dict[str, Any]:
                 trt, bundle, recipe,
                 workspace_mib=recipe.workspace_mib, nvdla_core=None, timing=b"", step=lambda done, total, phase: None,
             )  # fmt: skip
-        with TensorRtAdapter.of_plan(bundle, trt, plan.data, None, integrated) as adapter:
-            return _keep_description(job, engine, adapter)
+        with OpenedPlan(bundle, trt, Cuda(), plan.data, None, integrated) as refused:
+            return _keep_description(job, engine, refused.description())
     finally:
         cuda.close()
 
 
-def _keep_description(job: Job, engine: layout.Engine, adapter: Any) -> dict[str, Any]:
+def _keep_description(job: Job, engine: layout.Engine, description: str) -> dict[str, Any]:
     """Keep what TensorRT's inspector says, word for word."""
     name = f"inspector-{engine.name}.json"
-    (job.out / name).write_text(adapter.engine_description(), encoding="utf-8")
+    (job.out / name).write_text(description, encoding="utf-8")
     return {"inspector": name}
