@@ -21,7 +21,7 @@ from mdpose_edge.check.layers import LayerErrors, layer_name
 from mdpose_edge.check.measure import ImagePair
 from mdpose_edge.check.measures import outputs
 from mdpose_edge.check.measures.outputs import OutputError
-from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.files import name_text, write_whole
 from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.families.measure import Finding, Histogram
@@ -55,7 +55,7 @@ def write_report(check: Check, directory: str | Path, more: str = "") -> Path:
         InputError: an image of the check can no longer be read.
     """
     path = Path(directory) / REPORT_FILE
-    write_whole(path, render(check, more).encode())
+    write_whole(path, name_text(render(check, more)).encode())
     return path
 
 

@@ -189,6 +189,26 @@ def figure_text(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def tell_left_out(folder: Path | None) -> None:
+    """Say on stderr which files of a folder of plain images are not read."""
+    from mdpose_edge.datasets.images import left_out
+    from mdpose_edge.datasets.layout import is_dataset
+
+    if folder is not None and not is_dataset(folder) and (others := left_out([folder])):
+        typer.echo(f"mdpose-edge: left out: {others}.", err=True)
+
+
+def _writable(value: Any) -> Any:
+    """Return a document whose names of files any reader of JSON takes."""
+    from mdpose_edge.common.files import name_text
+
+    if isinstance(value, str):
+        return name_text(value)
+    if isinstance(value, dict):
+        return {_writable(key): _writable(inner) for key, inner in value.items()}
+    return [_writable(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
     """Write what `--json FILE` asks for, where it was given."""
     from mdpose_edge import __version__
@@ -196,7 +216,7 @@ def write_json(path: Path | None, document: dict[str, Any]) -> None:
     from mdpose_edge.common.outputs import MADE_BY, MADE_BY_KEY
 
     marked = {MADE_BY_KEY: f"{MADE_BY} {__version__}", **document}
-    text = json.dumps(marked, indent=2) + "\n"
+    text = json.dumps(_writable(marked), indent=2) + "\n"
     if path == STDOUT:
         results = _results.get()
         results.write(text)

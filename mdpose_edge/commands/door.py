@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import sys
@@ -64,6 +65,8 @@ def hold_standard_files() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     if sys.stdout is not None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be what the encoding has not
+            sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout = cast(TextIO, ReaderMayLeave(sys.stdout))
     sys.stderr = open(os.devnull, "w") if sys.stderr is None else cast(TextIO, ReaderMayLeave(sys.stderr))  # noqa: SIM115
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown
+from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown, tell_left_out
 from mdpose_edge.errors import ConfigError
 
 
@@ -120,6 +120,7 @@ def export(
 
     page = None if report is None else report / REPORT_FILE
     check_outputs({"--report": page}, [checkpoint, calib, val_data], force=force)
+    tell_left_out(val_data)
     validation = None
     if val_data is not None:
         validation = Validation(val_data, val_split, val_limit, max_drop, report, val_format)

@@ -50,13 +50,17 @@ def infer(
     stall: Annotated[
         float | None, typer.Option(min=0.1, help="Silence after which it counts as lost, s. Default: 5.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first image that cannot be read; else the others are done.")
+    ] = False,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Find people in images, videos, cameras and streams.
 
     Images into a folder, without more, give painted copies and one JSON document with all poses. All else runs frame by
-    frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file.
+    frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file. Where one of several images
+    cannot be read, the exit code is 1.
     """
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.stream.run import names_video
@@ -72,7 +76,7 @@ def infer(
     if out is not None and not streamed and video is None and all(map(names_images, sources)):
         check_used("images into a folder", {"--frame-size": frame_size, "--fps": fps})
         if frames is None:
-            _infer_images(model, sources, out, json_file, {**options, "sigma": sigma, "force": force})
+            _infer_images(model, sources, out, json_file, {**options, "sigma": sigma, "force": force, "strict": strict})
             return
     from mdpose_edge.stream.live import Reconnect
     from mdpose_edge.stream.run import Outputs, infer_source
@@ -90,12 +94,19 @@ def infer(
             frame_size=frame_size,
             fps=fps,
             reconnect=Reconnect(**{name: value for name, value in patience.items() if value is not None}),
+            strict=strict,
             max_frames=frames,
-            note=lambda sentence: typer.echo(f"mdpose-edge: {sentence}", err=True),
+            note=_note,
             progress=lambda count, total: report(count, total) if total else None,
         )
     write_json(json_file, done.to_json_dict())
     typer.echo(_told(done), err=outputs.use_stdout)
+    if done.skipped and all(map(names_images, sources)):
+        raise typer.Exit(1)
+
+
+def _note(sentence: str) -> None:
+    typer.echo(f"mdpose-edge: {sentence}", err=True)
 
 
 def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | None, options: dict[str, Any]) -> None:
@@ -103,11 +114,14 @@ def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | 
     from mdpose_edge.stream.run import stopped_by_signals
 
     with progress_shown("inferring") as report, stopped_by_signals() as stop:
-        document = infer_images(model, sources, out, stop=stop, progress=report, **options)
+        document = infer_images(model, sources, out, note=_note, stop=stop, progress=report, **options)
     write_json(json_file, document)
     poses = sum(len(image["poses"]) for image in document["images"])
     stopped = ", stopped before the others" if document["stopped"] else ""
-    typer.echo(f"{out}: {poses} poses in {len(document['images'])} images{stopped}")
+    skipped = f", {len(document['skipped'])} skipped" if document["skipped"] else ""
+    typer.echo(f"{out}: {poses} poses in {len(document['images'])} images{stopped}{skipped}")
+    if document["skipped"]:
+        raise typer.Exit(1)
 
 
 def _told(done: Report) -> str:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.files import name_text, write_whole
 from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.datasets.animations import is_animation
 from mdpose_edge.datasets.orientation import (
@@ -31,8 +31,15 @@ from mdpose_edge.datasets.orientation import (
 from mdpose_edge.errors import DataError, InputError
 from mdpose_edge.preprocess import check_frame
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What counts as an image inside a folder or a glob, in lower case."""
+OTHER_SUFFIXES = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".gif", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".nef", ".psd",
+)  # fmt: skip
+"""Pictures that are not read from a folder, and told."""
+_IPHONE = "have the phone take JPEG (Settings, Camera, Formats, Most Compatible)"
+SHOWN_NAMES = 3
+"""Of files that are left out, in one sentence."""
 JPEG_QUALITY = 92
 
 _SHRINKING = {
@@ -43,6 +50,7 @@ _SHRINKING = {
 }
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_HEIF_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"mif1": "HEIF", b"avif": "AVIF"}
 _PNG_HEADER_END = len(_PNG_START) + 25
 """After IHDR, which must come first and has 13 bytes beside length, name and CRC."""
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -160,6 +168,11 @@ def read_image_bytes(path: Path) -> bytes:
         raise InputError(str(path), expected="a readable file", got=got, do="check the file and its rights") from error
 
 
+def is_heif(data: bytes) -> bool:
+    """Say whether a file begins as a still HEIC or AVIF picture does, which FFmpeg takes for a video of one tile."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+
+
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a BGR image, whole or not at all, in the format that the suffix names.
 
@@ -190,8 +203,8 @@ def list_images(sources: Sequence[str | Path]) -> list[Path]:
     """Find the images that the sources name.
 
     Args:
-        sources: files, folders (their images, sorted, not those of subfolders) and globs (sorted, `**` reaches
-            subfolders). A file named directly is taken whatever its suffix.
+        sources: files, folders (their images, sorted; hidden ones and subfolders do not count) and globs (sorted, `**`
+            reaches subfolders). A file named directly is taken whatever its suffix.
 
     Returns:
         Paths in the order of the sources; a file that is named twice comes once.
@@ -208,6 +221,28 @@ def list_images(sources: Sequence[str | Path]) -> list[Path]:
     return list(found.values())
 
 
+def left_out(sources: Sequence[str | Path]) -> str:
+    """Say which files of folders `list_images` passes over although somebody may hope for them; nothing where none."""
+    hidden, others = list[str](), list[str]()
+    for folder in (Path(source) for source in sources):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                hidden.append(name_text(path.name))
+            elif _is_listed(path, OTHER_SUFFIXES, is_folder=True):
+                others.append(name_text(path.name))
+    parts = []
+    if hidden:
+        parts.append(f"{_counted(hidden, 'hidden file')}")
+    if others:
+        parts.append(f"{_counted(others, 'picture')} of other kinds than {', '.join(IMAGE_SUFFIXES)}: convert to JPEG")
+    return " and ".join(parts)
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    more = ", ..." if len(names) > SHOWN_NAMES else ""
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({', '.join(names[:SHOWN_NAMES])}{more})"
+
+
 def _images_of(source: str) -> list[Path]:
     path = Path(source)
     if path.is_file():
@@ -218,11 +253,19 @@ def _images_of(source: str) -> list[Path]:
         candidates, kind = (Path(name) for name in glob.iglob(source, recursive=True)), "glob"
     else:
         raise InputError(source, expected="an image, a folder or a glob", got="no such file", do="correct the path")
-    images = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    images = sorted(p for p in candidates if _is_listed(p, IMAGE_SUFFIXES, is_folder=path.is_dir()))
     if not images:
         expected = f"a {kind} with images ({', '.join(IMAGE_SUFFIXES)})"
-        raise InputError(source, expected=expected, got="none", do="correct the path")
+        others = left_out([source])
+        got = f"none, and {others}" if others else "none"
+        raise InputError(source, expected=expected, got=got, do="correct the path")
     return images
+
+
+def _is_listed(path: Path, suffixes: Sequence[str], *, is_folder: bool) -> bool:
+    """Say whether a file counts; in a folder, hidden ones do not: macOS writes ._a.jpg beside a.jpg."""
+    hidden = is_folder and path.name.startswith(".")
+    return not hidden and path.suffix.lower() in suffixes and path.is_file()
 
 
 def _stored(data: bytes, where: str, shrink: int) -> tuple[NDArray[np.uint8], int]:
@@ -250,7 +293,11 @@ def _decode(data: bytes, flags: int, where: str) -> NDArray[Any]:
         raise InputError(where, expected="an image", got=f"OpenCV's refusal: {error.err}", do="convert it") from error
     if image is None:
         got = "a file that OpenCV cannot decode" if data else "an empty file"
-        raise InputError(where, expected="an image", got=got, do="convert it to JPEG or PNG, or leave it out")
+        do = "convert it to JPEG or PNG, or leave it out"
+        if is_heif(data):
+            got = f"{_HEIF_BRANDS[data[8:12]]}, which OpenCV cannot decode"
+            do = f"convert it to JPEG (heif-convert IN OUT.jpg), or {_IPHONE}"
+        raise InputError(where, expected="an image", got=got, do=do)
     return image
 
 

@@ -32,25 +32,37 @@ _REMOTE_REMEDY = (
 
 
 class ImageSource(FrameSource):
-    """Image files as frames, each turned upright as its EXIF orientation says; one that cannot be read is an error.
+    """Image files as frames, each turned upright as its EXIF orientation says.
+
+    One of several that cannot be read is skipped, counted and told; where none can be read, the last is an error.
 
     Args:
         paths: the files.
         fps: gives them times.
+        strict: True makes the first that cannot be read an error.
+        note: called about each that is skipped.
     """
 
-    def __init__(self, paths: Sequence[Path], *, fps: float) -> None:
-        super().__init__(str(paths[0]) if len(paths) == 1 else f"{len(paths)} images")
+    def __init__(self, paths: Sequence[Path], *, fps: float, strict: bool = False, note: Note = ignore_note) -> None:
+        super().__init__(str(paths[0]) if len(paths) == 1 else f"{len(paths)} images", note=note)
         self.paths = list(paths)
         self.fps, self.total = fps, len(paths)
-        self._closed = False
+        self._strict, self._closed = strict, False
 
     def __iter__(self) -> Iterator[CapturedFrame]:
         assert self.fps is not None
         for index, path in enumerate(self.paths):
             if self._closed:
                 return
-            yield CapturedFrame(index, index / self.fps, read_image(path, orient=True), str(path), is_file=True)
+            try:
+                image = read_image(path, orient=True)
+            except InputError as error:
+                self.skipped += 1
+                if self._strict or self.skipped == len(self.paths):
+                    raise
+                self._note(f"skipped: {error}")
+                continue
+            yield CapturedFrame(index, index / self.fps, image, str(path), is_file=True)
 
     def close(self) -> None:
         """End the iteration before the next image."""

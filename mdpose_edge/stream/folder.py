@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.common.files import files_together, refused
+from mdpose_edge.common.files import files_together, name_text, refused
 from mdpose_edge.common.outputs import check_output
-from mdpose_edge.datasets.images import list_images, read_image, write_image
+from mdpose_edge.datasets.images import left_out, list_images, read_image, write_image
 from mdpose_edge.draw import draw_poses
+from mdpose_edge.errors import InputError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import KeypointSpec
+from mdpose_edge.stream.frames import Note, ignore_note
 from mdpose_edge.stream.painted import plan_copies
 from mdpose_edge.stream.records import pose_records
 
@@ -35,13 +37,16 @@ def infer_images(
     threshold: float = 0.3,
     sigma: bool = False,
     force: bool = False,
+    strict: bool = False,
+    note: Note = ignore_note,
     stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find the poses in images, and paint a copy of each.
 
     That all sources exist, and that no painted copy takes another's name or a source's, is checked before the model is
-    opened. The copies appear together when all are painted: where an image turns out unreadable there are none.
+    opened. The copies appear together when all are painted. One of several images that cannot be read is left out and
+    told; where none can be read, there is an error.
 
     Args:
         model: a checkpoint or a bundle.
@@ -53,12 +58,15 @@ def infer_images(
         threshold: poses with a score at or below this are left out.
         sigma: True also paints each keypoint's uncertainty.
         force: True lets painted copies replace files that no command here made.
+        strict: True makes the first image that cannot be read an error: then there are no copies.
+        note: called with a sentence about each file that is left out.
         stop: set it, also from a signal handler, and the run ends after the image under way.
         progress: called after each image.
 
     Returns:
         {"model", "engine", "stopped", "images": [{"file", "painted", "width", "height", "poses": [{"score",
-        "keypoints_xy", "sigma_xy"}]}]}, ready for json.dump; coordinates and sigmas in px.
+        "keypoints_xy", "sigma_xy"}]}], "skipped": [{"file", "reason"}]}, ready for json.dump; coordinates and sigmas in
+        px.
 
     Raises:
         InputError: a source or image cannot be used, or painted copies would overwrite something.
@@ -67,15 +75,33 @@ def infer_images(
     """
     folder = Path(out_dir)
     copies = plan_copies(list_images(sources), folder)
+    if others := left_out(sources):
+        note(f"left out: {others}.")
     for painted in copies.values():
         check_output("--out", painted, (), force=force)
+    skipped: list[dict[str, str]] = []
+
+    def skip(source: Path, error: InputError) -> None:
+        skipped.append({"file": name_text(source), "reason": f"expected {error.expected}, got {error.got}"})
+        if strict or len(skipped) == len(copies):
+            raise error
+        note(f"skipped: {error}")
+
     with PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold) as estimator:
         with _painted_together(folder) as staging:
             images = paint_images(
-                estimator, copies, staging, estimator.spec.keypoints, sigma=sigma, stop=stop, progress=progress
+                estimator,
+                copies,
+                staging,
+                estimator.spec.keypoints,
+                sigma=sigma,
+                stop=stop,
+                skip=skip,
+                progress=progress,
             )
-        stopped = len(images) < len(copies)
-        return {"model": str(model), "engine": estimator.engine, "stopped": stopped, "images": images}
+        stopped = len(images) + len(skipped) < len(copies)
+        found = {"model": str(model), "engine": estimator.engine, "stopped": stopped}
+        return {**found, "images": images, "skipped": skipped}
 
 
 def paint_images(
@@ -86,6 +112,7 @@ def paint_images(
     *,
     sigma: bool = False,
     stop: threading.Event | None = None,
+    skip: Callable[[Path, InputError], None] | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Run an estimator over image files and paint a copy of each.
@@ -97,6 +124,7 @@ def paint_images(
         keypoints: what the estimator predicts.
         sigma: True also paints each keypoint's uncertainty.
         stop: set it, also from a signal handler, and the run ends after the image under way.
+        skip: called with an image that cannot be read, and what is wrong with it; None makes that an error.
         progress: called after each image.
 
     Returns:
@@ -106,24 +134,30 @@ def paint_images(
         InputError: an image cannot be read.
     """
     records = []
-    for source, painted in copies.items():
+    for done, (source, painted) in enumerate(copies.items(), 1):
         if stop is not None and stop.is_set():
             break
-        frame = read_image(source, orient=True)
+        try:
+            frame = read_image(source, orient=True)
+        except InputError as error:
+            if skip is None:
+                raise
+            skip(source, error)
+            continue
         poses = estimator(frame)
         write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma))
         height, width = frame.shape[:2]
         records.append(
             {
-                "file": str(source),
-                "painted": str(painted),
+                "file": name_text(source),
+                "painted": name_text(painted),
                 "width": width,
                 "height": height,
                 "poses": pose_records(poses),
             }
         )
         if progress is not None:
-            progress(len(records), len(copies))
+            progress(done, len(copies))
     return records
 
 

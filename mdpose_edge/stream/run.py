@@ -111,6 +111,7 @@ def infer_source(
     frame_size: str | None = None,
     fps: float | None = None,
     reconnect: Reconnect = Reconnect(),  # noqa: B008  (frozen)
+    strict: bool = False,
     max_frames: int | None = None,
     note: Note = ignore_note,
     progress: Progress | None = None,
@@ -132,6 +133,7 @@ def infer_source(
         frame_size: see open_source.
         fps: see open_source.
         reconnect: see open_source.
+        strict: see open_source.
         max_frames: end after so many.
         note: called with a sentence about what was overcome.
         progress: called after each frame.
@@ -146,7 +148,7 @@ def infer_source(
     """
     with ExitStack() as stack:
         frames = stack.enter_context(
-            open_source(source, frame_size=frame_size, fps=fps, reconnect=reconnect, note=note)
+            open_source(source, frame_size=frame_size, fps=fps, reconnect=reconnect, strict=strict, note=note)
         )
         _check_files_stay(frames, outputs)
         copies = _image_copies(frames, outputs.painted)

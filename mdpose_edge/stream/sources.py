@@ -13,7 +13,7 @@ import cv2
 
 from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.datasets.animations import is_animation, is_motion_jpeg
-from mdpose_edge.datasets.images import IMAGE_SUFFIXES, list_images
+from mdpose_edge.datasets.images import IMAGE_SUFFIXES, is_heif, left_out, list_images
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.stream.capture import CaptureSpec, camera_capture, csi_capture, url_capture
 from mdpose_edge.stream.files import ImageSource, RawSource, VideoFile, WebImage
@@ -48,6 +48,7 @@ def open_source(
     frame_size: str | None = None,
     fps: float | None = None,
     reconnect: Reconnect = Reconnect(),  # noqa: B008  (frozen)
+    strict: bool = False,
     note: Note = ignore_note,
 ) -> FrameSource:
     """Open what a word names.
@@ -70,6 +71,7 @@ def open_source(
         frame_size: "WxH" px: of raw frames, which need it, and a wish where the source is a camera.
         fps: of images and raw frames, for their times (default 30); a wish where the source is a camera.
         reconnect: what to do when a live source falls silent.
+        strict: True ends the run at the first of several images that cannot be read.
         note: called with a sentence about what went wrong and was overcome.
 
     Raises:
@@ -80,7 +82,10 @@ def open_source(
     size_wh = None if frame_size is None else parse_size(frame_size)
     if all(names_images(word) for word in words):
         check_used("images", {"--frame-size": frame_size})
-        return ImageSource(list_images(words), fps=fps or DEFAULT_FPS)
+        images = list_images(words)
+        if others := left_out(words):
+            note(f"left out: {others}.")
+        return ImageSource(images, fps=fps or DEFAULT_FPS, strict=strict, note=note)
     if len(words) > 1:
         other = next(word for word in words if not names_images(word))
         raise InputError(
@@ -129,7 +134,8 @@ def names_images(word: str) -> bool:
         is_named_so = path.suffix.lower() in IMAGE_SUFFIXES
         if _is_video(path, allow_motion_jpeg=not is_named_so):
             return False
-        return is_named_so or cv2.haveImageReader(word)  # an image by its first bytes, whatever its name
+        # An image by its first bytes, whatever its name.
+        return is_named_so or cv2.haveImageReader(word) or is_heif(_first_bytes(path))
     return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or glob.has_magic(word)
 
 
@@ -149,6 +155,12 @@ def parse_size(text: str) -> tuple[int, int]:
     if min(size) < 1:
         raise ConfigError("--frame-size", expected="WxH in pixels, like 1280x720", got=text, do="correct it")
     return size
+
+
+def _first_bytes(path: Path) -> bytes:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(16)
+    return b""
 
 
 def _is_video(path: Path, *, allow_motion_jpeg: bool) -> bool:

@@ -306,15 +306,22 @@ def test_closing_ends_the_iteration(tmp_path: Path) -> None:
     assert seen == 1
 
 
-def test_a_bad_image_among_images_is_an_error_by_name(tmp_path: Path) -> None:
+def test_a_bad_image_among_images_is_skipped_and_told_or_an_error_by_name(tmp_path: Path) -> None:
     paths = [tmp_path / f"{n}.png" for n in range(3)]
     for number, path in enumerate(paths):
         cv2.imwrite(str(path), picture(number))
     paths[1].write_bytes(paths[1].read_bytes()[:-20])
-    frames, error = frames_and_error(ImageSource(paths, fps=30))
+    frames, error = frames_and_error(ImageSource(paths, fps=30, strict=True))
     assert len(frames) == 1
     assert error is not None
     assert error.where == str(paths[1])
+    notes: list[str] = []
+    source = ImageSource(paths, fps=30, note=notes.append)
+    frames, error = frames_and_error(source)
+    assert ([frame.index for frame in frames], error, source.skipped) == ([0, 2], None, 1)
+    assert len(notes) == 1 and notes[0].startswith(f"skipped: {paths[1]}: expected a whole image")
+    frames, error = frames_and_error(ImageSource(paths[1:2], fps=30))
+    assert not frames and error is not None
 
 
 @pytest.mark.parametrize("extra, frames", [(b"", 0), (b"x" * 10, 0), (picture(1).tobytes() + b"xyz", 1)])

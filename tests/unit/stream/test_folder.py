@@ -65,7 +65,7 @@ def test_each_image_gets_a_painted_copy_and_a_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("earlier", [True, False], ids=["into a folder that is there", "into a new one"])
-def test_a_bad_image_ends_the_run_by_name_and_leaves_no_copy(
+def test_a_strict_run_ends_at_a_bad_image_by_name_and_leaves_no_copy(
     artifacts: Artifacts, tmp_path: Path, earlier: bool
 ) -> None:
     sources = [write_picture(tmp_path / "in" / f"{name}.jpg") for name in "abc"]
@@ -74,12 +74,49 @@ def test_a_bad_image_ends_the_run_by_name_and_leaves_no_copy(
     if earlier:
         write_picture(out / "mine.jpg")
     with pytest.raises(InputError, match="breaks off") as caught:
-        infer_images(artifacts.checkpoint(), sources, out, threads=1)
+        infer_images(artifacts.checkpoint(), sources, out, threads=1, strict=True)
     assert caught.value.where == str(sources[1])
     left = [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "in"]
     assert left == (["mine.jpg"] if earlier else [])
     assert out.exists() == earlier
     assert (tmp_path / "new").exists() == earlier
+
+
+def test_one_bad_image_of_several_is_skipped_and_told(artifacts: Artifacts, tmp_path: Path) -> None:
+    sources = [write_picture(tmp_path / "in" / f"{name}.jpg") for name in "abc"]
+    sources[1].write_bytes(sources[1].read_bytes()[:-10])
+    notes: list[str] = []
+    seen: list[tuple[int, int]] = []
+    document = infer_images(
+        artifacts.checkpoint(),
+        [tmp_path / "in"],
+        tmp_path / "out",
+        threads=1,
+        note=notes.append,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.jpg", "c.jpg"]
+    assert [Path(image["file"]).name for image in document["images"]] == ["a.jpg", "c.jpg"]
+    reason = "expected a whole image, got one that breaks off or is damaged"
+    assert document["skipped"] == [{"file": str(sources[1]), "reason": reason}]
+    assert not document["stopped"] and seen[-1] == (3, 3)
+    assert [note.startswith(f"skipped: {sources[1]}") for note in notes] == [True]
+    sources[0].write_bytes(b"")
+    sources[2].write_bytes(b"")
+    with pytest.raises(InputError, match=r"c\.jpg: expected an image, got an empty file"):
+        infer_images(artifacts.checkpoint(), [tmp_path / "in"], tmp_path / "none", threads=1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_hidden_files_and_other_pictures_in_a_folder_are_told(artifacts: Artifacts, tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "a.jpg")
+    for name in ("._a.jpg", ".DS_Store", "Thumbs.db", "b.heic", "c.GIF", "d.avif", "notes.txt"):
+        (tmp_path / "in" / name).write_bytes(b"\0\5\26\7")
+    notes: list[str] = []
+    infer_images(artifacts.checkpoint(), [tmp_path / "in"], tmp_path / "out", threads=1, note=notes.append)
+    assert os.listdir(tmp_path / "out") == ["a.jpg"]
+    (note,) = notes
+    assert "1 hidden file (._a.jpg) and 3 pictures (b.heic, c.GIF, d.avif) of other kinds" in note
 
 
 def test_a_disk_that_fills_up_keeps_no_copy(

@@ -203,12 +203,58 @@ def images_with_a_bad_one(folder: Path, good: int) -> Path:
 
 def test_a_bad_image_on_the_way_is_told_with_what_is_kept(run: Run, model: Path, tmp_path: Path) -> None:
     words, paths = outputs_in(tmp_path / "out")
-    code, out, err = run("infer", model, images_with_a_bad_one(tmp_path / "in", 3), *words)
+    code, out, err = run("infer", model, images_with_a_bad_one(tmp_path / "in", 3), *words, "--strict")
     assert (code, out) == (2, "")
     assert "zz.png: expected an image, got a file that OpenCV cannot decode" in err
     assert err.endswith("; the results of the 3 frames before that are kept.\n")
     assert len(paths["jsonl"].read_text().splitlines()) == len(read_video(paths["mp4"])) == 3
     assert isinstance(json.loads(paths["coco"].read_text()), list)
+
+
+@pytest.mark.parametrize("words", [(), ("--jsonl", "lines.jsonl")], ids=["a folder", "frame by frame"])
+def test_a_bad_image_in_a_folder_leaves_the_others_done_and_exit_code_1(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images_with_a_bad_one(tmp_path / "in", 2)
+    (tmp_path / "in" / "._0.png").write_bytes(b"\0\5\26\7")
+    code, out, err = run("infer", model, "in", "--out", "out", *words, "--json", "found.json")
+    assert code == 1 and "1 skipped" in out
+    assert "skipped: in/zz.png: expected an image, got a file that OpenCV cannot decode" in err
+    assert "left out: 1 hidden file (._0.png)" in err
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0.png", "1.png"]
+
+
+def test_a_name_that_is_not_utf_8_is_written_so_that_all_can_read_it(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    cv2.imwrite("in/a.png", picture(1))
+    os.rename("in/a.png", f"in/{name}")
+    words = ("--jsonl", "r.jsonl", "--csv", "r.csv", "--coco", "r.json", "--threshold", 0)
+    assert run("infer", model, "in", *words, "--out", "streamed", "--json", "run.json")[0] == 0
+    assert run("infer", model, "in", "--out", "painted", "--json", "found.json")[0] == 0
+    assert os.listdir("painted") == os.listdir("streamed") == [name]
+    told = "in/caf\\udce9.png"
+    assert json.loads(Path("r.jsonl").read_text())["source"] == told
+    assert told in Path("r.csv").read_text(encoding="utf-8")
+    assert json.loads(Path("r.images.json").read_text())["images"][0]["file_name"] == told
+    assert json.loads(Path("found.json").read_text())["images"][0]["file"] == told
+    assert json.loads(Path("run.json").read_text())["source"] == told
+    Path(f"in/{name}").write_bytes(b"")
+    code, _, err = run("infer", model, "in", "--out", "again")
+    assert code == 2 and err.encode("utf-8", "backslashreplace")
+
+
+def test_a_heic_is_refused_by_name_with_the_remedy(run: Run, model: Path, tmp_path: Path) -> None:
+    heic = tmp_path / "IMG_0001.HEIC"
+    heic.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    for words in (("--out", tmp_path / "out"), ("--jsonl", tmp_path / "r.jsonl")):
+        code, _, err = run("infer", model, heic, *words)
+        assert code == 2 and "got HEIC, which OpenCV cannot decode; convert it to JPEG" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["IMG_0001.HEIC"]
 
 
 def test_a_run_that_ends_before_its_first_frame_leaves_every_file_as_it_was(
