@@ -24,7 +24,7 @@ from mdpose_edge.calib.dataset import (
     is_calibration_set,
 )
 from mdpose_edge.calib.select import Traits, rank_images, traits_of
-from mdpose_edge.common.files import file_sha256, write_folder
+from mdpose_edge.common.files import file_sha256, name_text, write_folder
 from mdpose_edge.datasets.images import list_images, read_annotated, read_image
 from mdpose_edge.datasets.layout import is_dataset, locate
 from mdpose_edge.datasets.readers import open_split
@@ -166,7 +166,7 @@ def _read_inputs(
         try:
             pixels, _ = preprocess(candidate.read(), spec)
         except InputError as error:
-            taken.skipped.append(SkippedImage(name, f"expected {error.expected}, got {error.got}"))
+            taken.skipped.append(SkippedImage(name_text(name), f"expected {error.expected}, got {error.got}"))
             _check_skipped(candidate.path.parent, taken.skipped, num)
             continue
         pixels_sha256 = hashlib.sha256(pixels.data).hexdigest()
@@ -174,7 +174,9 @@ def _read_inputs(
             taken.duplicates += 1
             continue
         seen.add(pixels_sha256)
-        taken.images.append(CalibrationImage(name, file_sha256(candidate.path), pixels_sha256, candidate.traits))
+        taken.images.append(
+            CalibrationImage(name_text(name), file_sha256(candidate.path), pixels_sha256, candidate.traits)
+        )
         yield pixels
         if len(taken.images) == num:
             return

@@ -81,7 +81,7 @@ def rank_images(strata: Mapping[str, Hashable], seed: int) -> list[str]:
         The names: the first n are the sample of n, those after them its spares.
     """
     members: dict[Hashable, list[str]] = defaultdict(list)
-    draw = {name: hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in strata}
+    draw = {name: hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in strata}
     for name in sorted(strata, key=draw.__getitem__):
         members[strata[name]].append(name)
     place = {name: (index / len(names), draw[name]) for names in members.values() for index, name in enumerate(names)}

@@ -120,6 +120,9 @@ def export(
 
     page = None if report is None else report / REPORT_FILE
     check_outputs({"--report": page}, [checkpoint, calib, val_data], force=force)
+    if report is not None and report.resolve().is_relative_to(out.resolve()):
+        do = "name another folder: a bundle may hold nothing but its own files"
+        raise ConfigError("--report", expected="a place apart from --out", got=str(report), do=do)
     tell_left_out(val_data)
     validation = None
     if val_data is not None:

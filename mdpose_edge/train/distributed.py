@@ -18,6 +18,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mdpose_edge.common.files import name_text
 from mdpose_edge.errors import ConfigError, TrainingError
 from mdpose_edge.train.host_norm import convert_host_batch_norm
 
@@ -84,7 +85,7 @@ class World:
 
     def raise_together(self, failure: Exception | None) -> None:
         """Raise this process's failure; where it has none and another does, say so."""
-        messages = self.gather(b"" if failure is None else (str(failure) or repr(failure)).encode())
+        messages = self.gather(b"" if failure is None else name_text(str(failure) or repr(failure)).encode())
         if failure is not None:
             raise failure
         for rank, message in enumerate(messages):

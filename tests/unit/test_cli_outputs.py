@@ -187,3 +187,10 @@ def test_nothing_is_put_into_a_bundle(
     code, _, error = run("doctor", "--json", f"bundle/{place}", "--force")
     assert code == 2 and "which may hold nothing but its own files" in error
     assert not Path("bundle", place).exists()
+
+
+def test_the_gates_page_is_not_put_into_the_bundle(run: Run, tmp_path: Path) -> None:
+    words = ["export", "absent.safetensors", "--target", "onnx", "--out", tmp_path / "b", "--val-data", tmp_path]
+    code, _, error = run(*words, "--report", tmp_path / "b" / "page")
+    assert code == 2 and "--report: expected a place apart from --out" in error
+    assert not (tmp_path / "b").exists()

@@ -185,3 +185,12 @@ def test_a_full_disk_is_one_sentence(few: Path, tmp_path: Path) -> None:
 def _pairs(path: Path) -> tuple[Any, Any]:
     opened = open_calibration_set(path)
     return opened.record.images, opened.inputs
+
+
+def test_a_name_that_is_not_utf_8_is_written_as_an_escape(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "frames", 2)
+    first = sorted(frames.iterdir())[0]
+    first.rename(frames / os.fsdecode(b"caf\xe9.png"))
+    record = make_calibration_set(frames, tmp_path / "calib", InputSpec(64, 64), num=2, allow_few=True)
+    assert "caf\\udce9.png" in {image.name for image in record.images}
+    assert open_calibration_set(tmp_path / "calib").record == record
