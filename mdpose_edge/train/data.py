@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from mdpose_edge.train.augment import Sample, clipped_centers, random_view, redu
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.mosaic import joined, mosaic_tiles
 from mdpose_edge.train.pixels import change_pixels
+from mdpose_edge.train.workers import POLL_S, start_worker, watched
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,14 @@ def _stacked(arrays: list[NDArray[Any]]) -> Tensor:
 
 
 def training_batches(
-    config: TrainConfig, spec: ModelSpec, data_dir: Path, split: str, *, rank: int = 0, ranks: int = 1
+    config: TrainConfig,
+    spec: ModelSpec,
+    data_dir: Path,
+    split: str,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Callable[[int], Generator[Batch]]:
     """Open the training data.
 
@@ -218,10 +225,12 @@ def training_batches(
         split: "train" means DIR/train2017.
         rank: of this process; see RunSampler.
         ranks: processes that share each batch.
+        stopped: asked while the workers give nothing; true ends the batches early.
 
     Returns:
         A function from the first iteration to the batches from there to the end of the run; the worker processes end
-        when its generator is closed. It raises InputError or DataError at an image that cannot be used.
+        when its generator is closed. It raises InputError or DataError at an image that cannot be used, and
+        TrainingError where a worker dies.
 
     Raises:
         DataError: the data cannot be read, or holds no annotated person.
@@ -242,11 +251,13 @@ def training_batches(
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if config.workers else None,
             worker_init_fn=start_worker,
+            timeout=POLL_S if config.workers else 0,
         )
-        for batch in loader:
-            if isinstance(batch, MdposeError):
-                raise batch
-            yield batch
+        with closing(watched(loader, stopped)) as read:
+            for batch in read:
+                if isinstance(batch, MdposeError):
+                    raise batch
+                yield batch
 
     return batches
 
@@ -273,11 +284,3 @@ def _per_image(people: NDArray[np.bool_], data: CocoSplit) -> NDArray[np.int64]:
 def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say who carries loss: people with at least one labelled keypoint, not crowds."""
     return np.asarray(~iscrowd & (keypoints[:, :, 2] > 0).any(axis=1))
-
-
-def start_worker(_: int) -> None:
-    """Make a process that reads images a quiet one."""
-    cv2.setNumThreads(0)  # OpenCV's own threads in every worker only fight for the same cores.
-    # Sent to the whole process group, they ask the trainer to save and end; workers end with the trainer.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

@@ -85,7 +85,7 @@ def train(
         TrainingError: the loss is not finite or has diverged, or another process failed.
     """
     with joined_world() as world, StopSignal() as stop, ExitStack() as stack:
-        run = _Run(config, data_dir, out, split, resume, validation, world, stack, note)
+        run = _Run(config, data_dir, out, split, resume, validation, world, stack, note, stop)
         with world.together():
             if world.is_main:
                 names = None if run.validator is None else run.validator.figure_names
@@ -107,6 +107,7 @@ class _Run:
         world: World,
         stack: ExitStack,
         note: Callable[[str], None] | None,
+        stop: StopSignal,
     ) -> None:
         self.config, self.out, self.world = config, out, world
         self.watch: Watch | None = None
@@ -118,7 +119,15 @@ class _Run:
             self.family.check_loss(self.spec, config.loss)
             _check_flips(self.spec.keypoints, config.augment.flip_prob)
             world.share_of(config.batch_size, config.accumulate)
-            batches_from = training_batches(config, self.spec, data_dir, split, rank=world.rank, ranks=world.size)
+            batches_from = training_batches(
+                config,
+                self.spec,
+                data_dir,
+                split,
+                rank=world.rank,
+                ranks=world.size,
+                stopped=lambda: stop.received is not None,
+            )
             annotations = locate(data_dir, split, config.data.format).annotation_file
             self.data_sha256 = file_sha256(annotations) if world.is_main else ""
             self.validator: Validator | None = None
@@ -151,6 +160,7 @@ class _Run:
             waited = time.perf_counter() - begin
             if stops is not None:
                 return self._stop(iteration, stops)
+            assert batch is not None
             is_due = (iteration + 1) % self.config.log_every == 0
             measures = is_due and self.world.is_main
             step = self.stepper.step(iteration, batch, persons, measure=measures)
@@ -162,20 +172,23 @@ class _Run:
                 self._draw()
         return self.out / MODEL_FILE
 
-    def _next_batch(self, stop: StopSignal) -> tuple[Batch, int, int | None]:
+    def _next_batch(self, stop: StopSignal) -> tuple[Batch | None, int, int | None]:
         """Return this process's part of the next batch, the persons in all parts, and the signal that any was sent.
+
+        There is no batch where a signal came first, and the workers give nothing.
 
         Raises:
             InputError, DataError: an image cannot be used; where that is so in another process, TrainingError.
         """
         try:
-            batch = next(self.batches)
+            batch = next(self.batches, None)
         except MdposeError as error:
             self.world.sum([0.0, 0.0, 0.0, 1.0])
             self.world.raise_together(error)
             raise
         stops = [float(stop.received == number) for number in (signal.SIGINT, signal.SIGTERM)]
-        persons, interrupts, terms, failures = self.world.sum([float(self.family.count(batch.targets)), *stops, 0.0])
+        own = 0.0 if batch is None else float(self.family.count(batch.targets))
+        persons, interrupts, terms, failures = self.world.sum([own, *stops, 0.0])
         if failures:
             self.world.raise_together(None)
         return batch, int(persons), signal.SIGINT if interrupts else signal.SIGTERM if terms else None

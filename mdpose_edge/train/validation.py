@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,9 +26,9 @@ from mdpose_edge.errors import MdposeError
 from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.preprocess import FrameGeometry, preprocess
 from mdpose_edge.spec import DecodeSpec, InputSpec, ModelSpec
-from mdpose_edge.train.data import start_worker
 from mdpose_edge.train.distributed import World
 from mdpose_edge.train.predict import head_tensors, in_eval_mode
+from mdpose_edge.train.workers import POLL_S, start_worker, watched
 
 Figures = Mapping[str, float | None]
 """A protocol's figures by name, in [0, 1]; None where nobody falls into a figure's range."""
@@ -88,11 +89,12 @@ class Validator:
         Raises:
             InputError: an image cannot be read.
             EngineError: the network's outputs are not finite.
+            TrainingError: a process that reads images died.
         """
         own = range(self.world.rank, len(self.split.images), self.world.size)
         found: dict[int, list[dict[str, Any]]] = {}
-        with self.world.together(), in_eval_mode(network):
-            for index, outcome in zip(own, self._inputs(own), strict=True):
+        with self.world.together(), in_eval_mode(network), closing(watched(self._inputs(own))) as read:
+            for index, outcome in zip(own, read, strict=True):
                 if isinstance(outcome, MdposeError):
                     raise outcome
                 image, geometry = outcome
@@ -111,7 +113,12 @@ class Validator:
     def _inputs(self, indices: range) -> DataLoader[Input | MdposeError]:
         frames = _Frames(self.split, self.spec.input, indices)
         return DataLoader(
-            frames, batch_size=None, collate_fn=_as_it_is, num_workers=self.workers, worker_init_fn=start_worker
+            frames,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            worker_init_fn=start_worker,
+            timeout=POLL_S if self.workers else 0,
         )
 
 
