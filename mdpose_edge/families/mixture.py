@@ -8,27 +8,32 @@ sizes or resize policies are measured in the same unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST_SCALE = 1e-9
 """px. Keeps the density finite where a pose collapses to a point and softplus underflows."""
+Law = Literal["laplace", "gaussian"]
+"""What a coordinate is distributed by."""
 
 
 @dataclass(frozen=True)
 class PoseMixture:
     """Every component of one image, likely or not: what the head tensors say before thresholds and NMS.
 
-    A component is a product of Laplace distributions, one for each coordinate.
+    A component is a product of distributions of one law, one for each coordinate.
     """
 
     log_scores: NDArray[np.float64]
-    """(M,): the logarithm of each component's score, in the order of the cells, finest level first."""
+    """(M,): the logarithm of each component's score, in an order that two artifacts of the same cells share."""
     keypoints_xy: NDArray[np.float32]
     """(M, K, 2) px of the frame: the means."""
     scales_xy: NDArray[np.float32]
-    """(M, K, 2) px of the frame: Laplace scales, mean absolute deviations; times sqrt(2) they are `Poses.sigma_xy`."""
+    """(M, K, 2) px of the frame: Laplace scales, mean absolute deviations, which times sqrt(2) are `Poses.sigma_xy`; or
+    Gaussian ones, standard deviations."""
+    law: Law = "laplace"
 
 
 def log_weights(mixture: PoseMixture) -> NDArray[np.float64]:
@@ -42,7 +47,9 @@ def joint_nll(
 ) -> NDArray[np.float64]:
     """Compute the negative log-likelihood of whole people.
 
-    -log sum_m pi_m prod_{j, d in x, y} exp(-|k_jd - mu_mjd| / b_mjd) / (2 b_mjd)
+    -log sum_m pi_m prod_{j, d in x, y} p((k_jd - mu_mjd) / b_mjd) / b_mjd
+
+    with p(z) = exp(-|z|) / 2, or exp(-z^2 / 2) / sqrt(2 pi).
 
     Args:
         mixture: of the image.
@@ -59,7 +66,8 @@ def joint_nll(
     for person, (points, seen) in enumerate(zip(keypoints_xy, labelled, strict=True)):
         scale = scales[:, seen]
         distance = np.abs(points[seen] - means[:, seen]) / scale
-        nll[person] = -_log_sum_exp(weights - (distance + np.log(2.0 * scale)).sum(axis=(1, 2)))
+        cost = distance + np.log(2.0) if mixture.law == "laplace" else 0.5 * (distance**2 + np.log(2.0 * np.pi))
+        nll[person] = -_log_sum_exp(weights - (cost + np.log(scale)).sum(axis=(1, 2)))
     return nll
 
 
@@ -67,12 +75,12 @@ def mixture_divergence(p: PoseMixture, q: PoseMixture) -> tuple[float, float]:
     """Measure how far two mixtures over the same cells are apart, component by component.
 
     The symmetric Kullback-Leibler divergence of (component, pose), which splits into that of the weights and the
-    expected one of the components' Laplace distributions. It bounds that of the mixtures from above, has no sampling
-    noise, and needs no labels.
+    expected one of the components' distributions. It bounds that of the mixtures from above, has no sampling noise, and
+    needs no labels.
 
     Args:
         p: of one artifact.
-        q: of the other, for the same frame.
+        q: of the other, for the same frame and of the same law.
 
     Returns:
         That of the weights, in nats per image, and that of the components, in nats per keypoint.
@@ -81,7 +89,8 @@ def mixture_divergence(p: PoseMixture, q: PoseMixture) -> tuple[float, float]:
     pi_p, pi_q = np.exp(weights_p), np.exp(weights_q)
     distance = np.abs(p.keypoints_xy.astype(np.float64) - q.keypoints_xy)
     sigma_p, sigma_q = _positive(p.scales_xy), _positive(q.scales_xy)
-    components = pi_p @ _laplace_kl(distance, sigma_p, sigma_q) + pi_q @ _laplace_kl(distance, sigma_q, sigma_p)
+    kl = _laplace_kl if p.law == "laplace" else _gaussian_kl
+    components = pi_p @ kl(distance, sigma_p, sigma_q) + pi_q @ kl(distance, sigma_q, sigma_p)
     weights = (pi_p - pi_q) @ (weights_p - weights_q)
     return 0.5 * float(weights), 0.5 * float(components) / p.keypoints_xy.shape[1]
 
@@ -92,6 +101,15 @@ def _laplace_kl(
     """Sum KL(p || q) of Laplace distributions over all coordinates of each component: (M, K, 2) to (M,)."""
     moved = (sigma_p * np.exp(-distance / sigma_p) + distance) / sigma_q
     total: NDArray[np.float64] = (np.log(sigma_q / sigma_p) + moved - 1.0).sum(axis=(1, 2))
+    return total
+
+
+def _gaussian_kl(
+    distance: NDArray[np.float64], sigma_p: NDArray[np.float64], sigma_q: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Do the same for Gaussian distributions."""
+    moved = (np.square(sigma_p) + np.square(distance)) / (2.0 * np.square(sigma_q))
+    total: NDArray[np.float64] = (np.log(sigma_q / sigma_p) + moved - 0.5).sum(axis=(1, 2))
     return total
 
 

@@ -111,3 +111,36 @@ def test_divergence_of_the_weights_is_that_of_the_shares() -> None:
 
 def test_a_component_that_collapsed_keeps_the_likelihood_finite() -> None:
     assert np.isfinite(joint_nll(one_component(1.0, 0.0), np.ones((1, 1, 2)), np.ones((1, 1), np.bool_))).all()
+
+
+def gaussian(seed: int) -> PoseMixture:
+    random = np.random.default_rng(seed)
+    means = random.uniform(0, 60, (6, 4, 2)).astype(np.float32)
+    return PoseMixture(random.normal(0, 2, 6), means, random.uniform(2, 9, (6, 4, 2)).astype(np.float32), "gaussian")
+
+
+def test_likelihood_of_gaussians_is_a_density() -> None:
+    """One keypoint of a mixture, the others not labelled: the density over a grid of px sums to 1."""
+    mixture = gaussian(0)
+    x, y = np.meshgrid(np.arange(-60.0, 130.0), np.arange(-60.0, 130.0))
+    points = np.zeros((x.size, 4, 2))
+    points[:, 2] = np.stack([x.ravel(), y.ravel()], axis=1)
+    labelled = np.zeros((x.size, 4), np.bool_)
+    labelled[:, 2] = True
+    assert np.exp(-joint_nll(mixture, points, labelled)).sum() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_divergence_of_gaussians_is_their_mean_log_ratio() -> None:
+    """By sampling: E_p[log p - log q] over (component, pose), and the other way round."""
+    p, q = gaussian(0), gaussian(1)
+    q = PoseMixture(q.log_scores, p.keypoints_xy + q.keypoints_xy / 20, q.scales_xy, "gaussian")
+    weights, components = mixture_divergence(p, q)
+    random, sampled = np.random.default_rng(2), 0.0
+    for one, other in ((p, q), (q, p)):
+        noise = random.normal(size=(20_000, *one.scales_xy.shape))
+        drawn = one.keypoints_xy + noise * one.scales_xy
+        z = (drawn - other.keypoints_xy) / other.scales_xy
+        ratio = (z**2 - noise**2) / 2 + np.log(other.scales_xy / one.scales_xy)
+        sampled += 0.5 * float(np.exp(log_weights(one)) @ ratio.sum(axis=(2, 3)).mean(axis=0)) / 4
+    assert components == pytest.approx(sampled, rel=0.02)
+    assert weights > 0.1 and mixture_divergence(p, p) == (0.0, 0.0)
