@@ -55,8 +55,15 @@ class Decoder(Protocol):
 class MixtureDecoder(Decoder, Protocol):
     """A decoder of a family with a density: each image's poses are components of a mixture."""
 
-    def mixture(self, heads: Heads, geometry: FrameGeometry, index: int = 0) -> PoseMixture:
-        """Return all components of one image of a batch, for measures that look below the threshold.
+    def mixture(self, heads: Heads, geometry: FrameGeometry, index: int = 0, like: Heads | None = None) -> PoseMixture:
+        """Return the components of one image of a batch, for measures that look below the threshold.
+
+        Args:
+            heads: head tensors.
+            geometry: where the frame lies in the network input.
+            index: which image of the batch.
+            like: head tensors of another artifact of the same cells, for the same images. Where a family's components
+                mean something in some cells alone, those are taken that are meant there, so that the two compare.
 
         Raises:
             EngineError: as for decoding.

@@ -32,7 +32,8 @@ NO_MIXTURE = "one side has no mixture"
 SHOWN_PERCENTILE = 98
 """Of the likelihoods in the histogram: a person far out would press all others into one bar."""
 
-Reader = Callable[[Observation], PoseMixture]
+Reader = Callable[[Observation, Observation], PoseMixture]
+"""The mixture that one artifact saw, and another whose choice of cells is taken, if only its own."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class MixtureMeasure:
     def add(self, image: ObservedImage) -> None:
         """Count one image: see `Measure`."""
         sides = zip(self._readers, (image.candidate, image.reference), strict=True)
-        candidate, reference = (None if read is None else read(seen) for read, seen in sides)
+        candidate, reference = (
+            None if read is None else read(seen, seen if self._incomparable else image.reference)
+            for read, seen in sides
+        )
         if candidate is not None and reference is not None and not self._incomparable:
             self._divergence.append(mixture_divergence(candidate, reference))
         if image.truth is not None:
@@ -118,7 +122,9 @@ def mixture_distance(spec: ModelSpec) -> Distance:
     num_keypoints = len(spec.keypoints.names)
 
     def between(images: Iterable[tuple[Observation, Observation]]) -> float:
-        weights, components = _means([mixture_divergence(read(one), read(other)) for one, other in images])
+        weights, components = _means(
+            [mixture_divergence(read(one, other), read(other, other)) for one, other in images]
+        )
         return weights + components * num_keypoints
 
     return Distance("nats per image", between)
@@ -131,9 +137,9 @@ def _reader(spec: ModelSpec | None) -> Reader | None:
         return None
     mixture = decoder.mixture
 
-    def read(seen: Observation) -> PoseMixture:
+    def read(seen: Observation, like: Observation) -> PoseMixture:
         assert seen.heads is not None and seen.geometry is not None
-        return mixture(seen.heads, seen.geometry)
+        return mixture(seen.heads, seen.geometry, like=like.heads)
 
     return read
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import EngineError
-from mdpose_edge.families.base import check_heads, head_of
+from mdpose_edge.families.base import Heads, check_heads, head_of
 from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, Level, constants_of, head_specs
 from mdpose_edge.families.mixture import PoseMixture
 from mdpose_edge.families.nms import box_nms, oks_nms
@@ -82,8 +82,8 @@ class MDPoseDecoder:
         sigma *= LAPLACE_SIGMA
         return Poses(np.ascontiguousarray(geometry.to_frame(_by_pose(keypoints))), scores[kept], sigma)
 
-    def mixture(self, heads: Mapping[str, NDArray[np.float32]], geometry: FrameGeometry, index: int = 0) -> PoseMixture:
-        """Return all components of one image of a batch: see `MixtureDecoder`."""
+    def mixture(self, heads: Heads, geometry: FrameGeometry, index: int = 0, like: Heads | None = None) -> PoseMixture:
+        """Return all components of one image of a batch, whatever another artifact says: see `MixtureDecoder`."""
         everything = np.arange(self._levels[-1].stop)
         logits = self._logits(heads, index)
         keypoints = self._keypoints(heads, index, everything)
