@@ -56,6 +56,24 @@ class FeaturePyramid(nn.Module):
         return levels
 
 
+class FinestLevel(nn.Module):
+    """The same pyramid down to its finest level, the only one that is kept."""
+
+    def __init__(self, in_channels: list[int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.output = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU())
+        self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map backbone features, finest first, to one map of the finest stride."""
+        merged = self.lateral[-1](features[-1])
+        for lateral, feature in zip(list(self.lateral)[-2::-1], features[-2::-1], strict=True):
+            merged = lateral(feature) + self.upsample(merged)
+        result: Tensor = self.output(merged)
+        return result
+
+
 def fold_batch_norm(module: nn.Module) -> None:
     """Fold every BatchNorm2d into the Conv2d that feeds it, in place; the module must be in eval mode.
 

@@ -15,7 +15,7 @@ from mdpose_edge.families.base import Decoder, Training
 from mdpose_edge.families.measure import Distance, Measure
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
-FAMILIES = {"mdpose": "mdpose_edge.families.mdpose"}
+FAMILIES = {"mdpose": "mdpose_edge.families.mdpose", "mixture_dense": "mdpose_edge.families.mixture_dense"}
 """By `ModelSpec.family`: the package of each family."""
 
 

@@ -1,0 +1,1 @@
+"""Mixture dense regression: at each centre, M alternative poses with weights and Gaussian spreads."""
