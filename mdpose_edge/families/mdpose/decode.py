@@ -17,6 +17,7 @@ from mdpose_edge.families.base import Heads, check_heads, head_of
 from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, Level, constants_of, head_specs
 from mdpose_edge.families.mixture import PoseMixture
 from mdpose_edge.families.nms import box_nms, oks_nms
+from mdpose_edge.families.scores import LARGEST_RAW, largest, logit_cut, sigmoid, usable
 from mdpose_edge.geometry import FrameGeometry
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import DecodeSpec, HeadSpec, ModelSpec
@@ -24,8 +25,6 @@ from mdpose_edge.spec import DecodeSpec, HeadSpec, ModelSpec
 EVALUATION = DecodeSpec(score_threshold=1e-4, nms="box", nms_threshold=0.7, max_poses=20)
 """As the paper evaluates: AP integrates over all scores, so that the threshold lies far below that of use, and COCO's
 protocol counts the best 20 of an image and no more."""
-LARGEST_RAW = 1e30
-"""A raw value beyond this is refused like an infinite one; below it nothing overflows float32."""
 LAPLACE_SIGMA = np.float32(np.sqrt(2.0))
 """Standard deviation of a Laplace distribution of scale 1."""
 
@@ -54,7 +53,7 @@ class MDPoseDecoder:
         check_heads(spec, head_specs(constants.levels, len(spec.keypoints.names)))
         self._spec = spec
         self._options = options
-        self._cut = _logit_cut(options.score_threshold)
+        self._cut = logit_cut(options.score_threshold)
         self._num_keypoints = len(spec.keypoints.names)
         self._sigmas = np.asarray(spec.keypoints.sigmas)
         self._input_wh = np.array([spec.input.width, spec.input.height], np.float32)
@@ -93,7 +92,7 @@ class MDPoseDecoder:
 
     def _logits(self, heads: Mapping[str, NDArray[np.float32]], index: int) -> NDArray[np.float32]:
         logits = np.concatenate([self._raw(heads, "o", level, index)[0] for level in self._levels])
-        if not _usable(logits):
+        if not usable(logits):
             self._refuse(logits, np.arange(len(logits)), "o")
         return logits
 
@@ -103,9 +102,9 @@ class MDPoseDecoder:
         """Return the components above the threshold and their scores, best first, at most `pre_nms`."""
         logits = self._logits(heads, index)
         candidates = np.flatnonzero(logits > self._cut)
-        scores = _sigmoid(logits.take(candidates))
+        scores = sigmoid(logits.take(candidates))
         if len(candidates) > self._options.pre_nms:
-            best = _largest(scores, self._options.pre_nms)
+            best = largest(scores, self._options.pre_nms)
             candidates, scores = candidates[best], scores[best]
         order = np.argsort(-scores, kind="stable")
         return candidates[order], scores[order]
@@ -155,7 +154,7 @@ class MDPoseDecoder:
             raw = self._raw(heads, kind, level, index)
             here = np.flatnonzero((components >= level.start) & (components < level.stop))
             values[:, here] = raw.take(components[here] - level.start, axis=1)
-        if not _usable(values):
+        if not usable(values):
             self._refuse(values, components, kind)
         return values.reshape(self._num_keypoints, 2, -1)
 
@@ -202,25 +201,6 @@ def _by_pose(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values.transpose(2, 0, 1)
 
 
-def _usable(values: NDArray[np.float32]) -> bool:
-    """Say whether raw values are finite and not absurd; NaN passes through max and min and fails both comparisons."""
-    return bool(values.max() <= LARGEST_RAW and values.min() >= -LARGEST_RAW)
-
-
-def _largest(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Return the positions of the `count` largest scores, ascending; of equal scores, the first."""
-    least = np.partition(scores, len(scores) - count)[len(scores) - count]
-    chosen = scores > least
-    ties = np.flatnonzero(scores == least)
-    chosen[ties[: count - np.count_nonzero(chosen)]] = True
-    return np.flatnonzero(chosen)
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute scores in float64, rounded once to float32, so that a larger logit never has a smaller score."""
-    return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
-
-
 def _softplus(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute log(1 + exp(x)) without overflow, in one array: fresh memory costs as much as the arithmetic."""
     result: NDArray[np.float32] = -np.abs(x)
@@ -228,22 +208,3 @@ def _softplus(x: NDArray[np.float32]) -> NDArray[np.float32]:
     np.log1p(result, out=result)
     result += np.maximum(x, np.float32(0.0))
     return result
-
-
-def _logit_cut(threshold: float) -> np.float32:
-    """Find the largest float32 logit whose float32 score is not above a threshold.
-
-    The sigmoid is monotonic, so that `logit > cut` says exactly what `score > threshold` says, by bisection down to
-    neighbouring floats: the inverse function alone would err by some units in the last place.
-    """
-    low, high = np.float32(-110.0), np.float32(20.0)  # their float32 scores are 0 and 1
-    if threshold >= 1.0:
-        return np.float32(np.inf)
-    while True:
-        middle = np.float32((low + high) / 2)
-        if middle in (low, high):
-            return low
-        if _sigmoid(np.array([middle]))[0] > np.float32(threshold):
-            high = middle
-        else:
-            low = middle
