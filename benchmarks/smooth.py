@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from track import load_truth, model_poses, noisy_poses, parse_options
+from track_metrics import SAME, TruthFrame
 
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.track import kalman
-from mdpose_edge.track.metrics import SAME, TruthFrame
 from mdpose_edge.track.tracker import PoseTracker
 
 Array = NDArray[np.float64]

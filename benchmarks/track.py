@@ -19,12 +19,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from track_metrics import TruthFrame, score_tracks
 
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.track.assignment import assign
-from mdpose_edge.track.metrics import TruthFrame, score_tracks
 from mdpose_edge.track.tracker import PoseTracker
 
 SIGMA_SHARE = (0.01, 0.05)

@@ -10,16 +10,13 @@ so: the inputs of an ElementWise layer, and by the same need of its hardware wha
 
 from __future__ import annotations
 
-import math
-import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mdpose_edge.errors import CalibrationError
 from mdpose_edge.nvdla.graph import GraphFacts
-from mdpose_edge.trt.platforms import CALIBRATION_ALGORITHM, calibration_header, parse_version
+from mdpose_edge.trt.platforms import calibration_header, parse_version
 
 if TYPE_CHECKING:
     import onnx
@@ -29,17 +26,6 @@ SAME_VALUES = ("MaxPool", "Resize")
 JOINED_INPUTS = ("Add", "Sub", "Max", "Min")
 """Operators whose inputs must have one scale in INT8 (NvInfer.h, IElementWiseLayer). Mul is left to TensorRT, which
 takes the larger of the two by itself: written here, it would coarsen what the sigmoid of x * sigmoid(x) gives too."""
-
-
-@dataclass(frozen=True)
-class CalibrationCache:
-    """What a calibration cache holds."""
-
-    tensorrt: int
-    """The version as one number: see `targets.version_number`."""
-    algorithm: str
-    scales: Mapping[str, float]
-    """By tensor: amax / 127."""
 
 
 def calibration_cache(model: onnx.ModelProto, scales: Mapping[str, float], tensorrt: str) -> str:
@@ -105,37 +91,6 @@ def write_cache(scales: Mapping[str, float], tensorrt: str) -> str:
             raise CalibrationError(name, expected="a positive scale", got=str(scale), do="calibrate again")
         lines.append(f"{name}: {stored.hex()}")
     return "\n".join(lines) + "\n"
-
-
-def read_cache(text: str, where: str = "calibration cache") -> CalibrationCache:
-    """Read a cache, ours or NVIDIA's.
-
-    Args:
-        text: the file.
-        where: its name, for messages.
-
-    Raises:
-        CalibrationError: a line is malformed, a tensor stands there twice, or a scale is not a positive number.
-    """
-    first, *lines = text.splitlines() or [""]
-    header = re.fullmatch(r"TRT-(\d+)-(\w+)", first)
-    do = "write it again"
-    if header is None:
-        raise CalibrationError(
-            where, expected=f"the first line TRT-<version>-{CALIBRATION_ALGORITHM}", got=repr(first), do=do
-        )
-    scales: dict[str, float] = {}
-    for number, line in enumerate(lines, 2):
-        entry = re.fullmatch(r"(.+): ([0-9a-fA-F]{1,8})", line)  # greedy: a name may hold ": " itself
-        if entry is None or entry[1] in scales:
-            expected = "a new tensor, a colon and up to 8 hexadecimal digits"
-            raise CalibrationError(f"{where}, line {number}", expected=expected, got=repr(line), do=do)
-        # NVIDIA's writer leaves out leading zeros.
-        (scale,) = struct.unpack(">f", bytes.fromhex(entry[2].rjust(8, "0")))
-        if not (math.isfinite(scale) and scale > 0):
-            raise CalibrationError(f"{where}, line {number}", expected="a positive scale", got=str(scale), do=do)
-        scales[entry[1]] = scale
-    return CalibrationCache(int(header[1]), header[2], scales)
 
 
 def _groups(facts: GraphFacts) -> Iterator[tuple[str, ...]]:

@@ -17,13 +17,13 @@ from mdpose_edge.nvdla.cache import (
     calibration_cache,
     joined_scales,
     missing_scales,
-    read_cache,
     write_cache,
 )
 from mdpose_edge.nvdla.dry_run import load_source
 from mdpose_edge.nvdla.graph import GraphFacts
 from mdpose_edge.trt.platforms import calibration_header, version_number
 from tests.artifacts import Artifacts
+from tests.unit.nvdla.caches import read_cache
 from tests.unit.nvdla.graphs import model, one
 
 SHAPE = (1, 16, 32, 32)
@@ -55,32 +55,6 @@ def test_what_is_written_is_read(scales: dict[str, float]) -> None:
     found = read_cache(write_cache(scales, "10.3.0"))
     assert (found.tensorrt, found.algorithm) == (100300, "EntropyCalibration2")
     assert found.scales == scales
-
-
-def test_a_colon_in_a_name_and_digits_without_leading_zeros_are_read() -> None:
-    found = read_cache("TRT-8600-EntropyCalibration2\na: b: 3c010204\nc: 1\n")
-    assert found.scales == {"a: b": pytest.approx(1 / 127), "c": 2.0**-149}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected the first line TRT-<version>-EntropyCalibration2, got ''"),
-        ("x: 3c010204\n", "expected the first line TRT-<version>-EntropyCalibration2, got 'x: 3c010204'"),
-        ("TRT-8600-EntropyCalibration2\nx 3c010204\n", "line 2: expected a new tensor, a colon and up to 8"),
-        ("TRT-8600-EntropyCalibration2\nx: 3c0102040\n", "line 2: expected a new tensor, a colon and up to 8"),
-        ("TRT-8600-EntropyCalibration2\nx: 1\nx: 1\n", "line 3: expected a new tensor"),
-        ("TRT-8600-EntropyCalibration2\nx: 00000000\n", "line 2: expected a positive scale, got 0.0"),
-        ("TRT-8600-EntropyCalibration2\nx: bf800000\n", "line 2: expected a positive scale, got -1.0"),
-        ("TRT-8600-EntropyCalibration2\nx: 7f800000\n", "line 2: expected a positive scale, got inf"),
-        ("TRT-8600-EntropyCalibration2\nx: 7fc00000\n", "line 2: expected a positive scale, got nan"),
-    ],
-)
-def test_a_damaged_cache_is_one_sentence(text: str, message: str) -> None:
-    with pytest.raises(CalibrationError) as caught:
-        read_cache(text)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1e-60, 1e60])

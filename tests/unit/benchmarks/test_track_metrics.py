@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.track_metrics import TrackScores, TruthFrame, score_tracks
 from mdpose_edge.spec import COCO_KEYPOINTS
-from mdpose_edge.track.metrics import TrackScores, TruthFrame, score_tracks
 
 BODY = np.random.default_rng(0).uniform((-20, -60), (20, 60), (17, 2))
 A, B = np.array((100.0, 100.0)), np.array((400.0, 100.0))

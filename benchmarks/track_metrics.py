@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.oks import oks_matrix
 from mdpose_edge.track.assignment import assign
 
 Array = NDArray[np.float64]
@@ -60,13 +61,12 @@ def score_tracks(
     """
     if len(truth) != len(found):
         raise ValueError(f"expected one result for each of {len(truth)} frames, got {len(found)}")
-    kappa_squared = (2 * np.asarray(oks_sigmas)) ** 2
     shared: Counter[tuple[int, int]] = Counter()
     last: dict[int, int] = {}
     people = poses = misses = false_poses = switches = 0
     for frame, (ids, keypoints) in zip(truth, found, strict=True):
         ids, keypoints = ids[ids > 0], keypoints[ids > 0]
-        similar = _oks(frame, keypoints, kappa_squared)
+        similar = _oks(frame, keypoints, oks_sigmas)
         for row, column in zip(*np.nonzero(similar >= SAME), strict=True):
             shared[int(frame.ids[row]), int(ids[column])] += 1
         pairs = _match(frame.ids, ids, similar, last)
@@ -80,13 +80,10 @@ def score_tracks(
     return TrackScores(mota, _idf1(shared, people, poses), switches, misses, false_poses, people)
 
 
-def _oks(frame: TruthFrame, keypoints: Array, kappa_squared: Array) -> Array:
-    """Return COCO's object keypoint similarity of (N, M)."""
-    labelled = frame.keypoints[:, :, 2] > 0
-    squared = ((frame.keypoints[:, None, :, :2] - keypoints[None]) ** 2).sum(axis=3)
-    scale = 2 * np.maximum(frame.areas, 1.0)[:, None, None] * kappa_squared
-    similar = np.exp(-squared / scale) * labelled[:, None]
-    return np.asarray(similar.sum(axis=2) / np.maximum(1, labelled.sum(axis=1))[:, None])
+def _oks(frame: TruthFrame, keypoints: Array, oks_sigmas: Sequence[float]) -> Array:
+    """Return COCO's object keypoint similarity of people and poses, (N, M)."""
+    people_xy, labelled = frame.keypoints[:, :, :2], frame.keypoints[:, :, 2] > 0
+    return oks_matrix(keypoints, people_xy, labelled, np.maximum(frame.areas, 1.0), oks_sigmas).T
 
 
 def _match(
