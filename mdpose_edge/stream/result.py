@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from mdpose_edge.poses import Poses
 from mdpose_edge.stream.frames import CapturedFrame
 
-STAGES = ("capture", "preprocess", "engine", "decode", "track", "sinks")
-"""In order. Each but the engine has a thread of its own; tracking shares that of decoding."""
 KEPT_TIMES = 2048
 """The report's percentiles are those of the last so many frames: a run may last for weeks."""
 

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from mdpose_edge.calib.dataset import CalibrationSet
     from mdpose_edge.export.targets.tensorrt_options import Resolved
 
-Step = Callable[[int, int, str], None]
-"""Called with (done, in all, what) within a long step."""
-
 
 @dataclass(frozen=True)
 class Int8:
