@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import InputError
+from mdpose_edge.stream.frames import Note, ignore_note
 from mdpose_edge.stream.sources import open_source
 from mdpose_edge.synth.scene import render_scene
 
@@ -27,19 +28,20 @@ class Frames:
     where: str
 
 
-def read_frames(source: str, limit: int) -> Frames:
+def read_frames(source: str, limit: int, *, note: Note = ignore_note) -> Frames:
     """Read a source's first frames, with a clock on each.
 
     Args:
         source: see stream.sources.open_source.
         limit: frames to time; the first MAX_KEPT of them are kept.
+        note: called with a sentence about what was left out.
 
     Raises:
         InputError: the source cannot be opened or read, or has no frame that can be used.
     """
     kept: list[NDArray[np.uint8]] = []
     milliseconds: list[float] = []
-    with open_source(source) as opened:
+    with open_source(source, note=note) as opened:
         start = time.perf_counter()
         for frame in opened:
             milliseconds.append(1e3 * (time.perf_counter() - start))

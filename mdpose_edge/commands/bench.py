@@ -76,7 +76,7 @@ def _frames(source: str | None, size: str, people: int, limit: int) -> Frames:
     from mdpose_edge.bench.frames import draw_frames, read_frames
 
     if source is not None:
-        return read_frames(source, limit)
+        return read_frames(source, limit, note=lambda sentence: typer.echo(f"mdpose-edge: {sentence}", err=True))
     width, _, height = size.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise ConfigError("--size", expected="WxH in pixels, like 1280x720", got=size, do="correct it")

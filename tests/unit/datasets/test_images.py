@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.datasets.images import list_images, read_image, write_image
+from mdpose_edge.datasets.images import decode_image, list_images, read_image, write_image
+from mdpose_edge.datasets.orientation import orientation_of
 from mdpose_edge.errors import InputError
+from tests.unit.datasets import oriented
 
 Image = NDArray[Any]
 
@@ -153,6 +155,42 @@ def test_exif_orientation_is_honoured_only_on_demand(tmp_path: Path) -> None:
     stored, upright = read_image(path, orient=False), read_image(path, orient=True)
     assert stored.shape == (48, 64, 3)
     assert np.array_equal(upright, cv2.rotate(stored, cv2.ROTATE_90_CLOCKWISE))
+
+
+STORED_TOP_LEFT = {1: "TL", 2: "TR", 3: "BR", 4: "BL", 5: "TL", 6: "TR", 7: "BR", 8: "BL"}
+"""Where each EXIF orientation shows the corner that is stored first; 5 to 8 swap the sides."""
+
+
+@pytest.mark.parametrize("suffix", oriented.FORMATS)
+@pytest.mark.parametrize("orientation", STORED_TOP_LEFT)
+def test_every_format_is_turned_upright_alike(suffix: str, orientation: int, tmp_path: Path) -> None:
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[:16, :16] = 255
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(oriented.encoded(stored, suffix, orientation))
+    assert np.abs(read_image(path, orient=False).astype(int) - stored).mean() < 2
+    upright = read_image(path, orient=True)
+    assert upright.shape[:2] == ((48, 64) if orientation < 5 else (64, 48))
+    corners = {"TL": upright[4, 4], "TR": upright[4, -5], "BL": upright[-5, 4], "BR": upright[-5, -5]}
+    assert [name for name, pixel in corners.items() if pixel.min() > 200] == [STORED_TOP_LEFT[orientation]]
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"II*\0",
+        b"MM\0*\0\0\0\x08\xff\xff",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0",
+    ],
+    ids=["nothing", "cut short", "no entries", "orientation 9"],
+)
+def test_exif_that_is_broken_or_nonsense_turns_nothing(exif: bytes) -> None:
+    body = b"Exif\0\0" + exif
+    jpeg = encoded(picture(), ".jpg")
+    data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+    assert orientation_of(data) == 1
+    assert decode_image(data, "a.jpg", orient=True).shape == (48, 64, 3)
 
 
 def test_an_image_is_written_in_the_format_of_its_suffix_and_nothing_else_stays(tmp_path: Path) -> None:
