@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -64,12 +65,16 @@ class CheckedAdapter(Closing):
             raise EngineError("threads", expected="at least 1", got=str(threads), do="raise it, or leave it out")
         self.spec = spec
         self._where = str(where)
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
 
     def infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run the graph; see RuntimeAdapter."""
         if self._closed:
             raise EngineError(self._where, expected="an open engine", got="a closed one", do="open the model again")
+        if self._process != os.getpid():  # the engine's threads were not forked, and waiting for them would never end
+            expected, got = "an engine opened in this process", "one of the process that this one was forked from"
+            do = 'open the model here, and start processes with multiprocessing.get_context("spawn")'
+            raise EngineError(self._where, expected=expected, got=got, do=do)
         self._check_images(images)
         with self._failures("run"):
             return self._run(images)

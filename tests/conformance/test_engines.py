@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +191,24 @@ def test_more_threads_give_the_same_values(opened: Opened, threads: int | None) 
 def test_an_input_that_does_not_fit_is_refused(opened: Opened, spoil, got) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(EngineError, match=f"images: expected a C-contiguous uint8 array .*got .*{got}"):
         opened.adapter.infer(spoil(random_images(opened.spec.input)))
+
+
+def test_a_forked_child_is_told_instead_of_hanging(opened: Opened) -> None:
+    images = random_images(opened.spec.input)
+    opened.adapter.infer(images)  # its threads are there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's own about forks beside threads
+        child = os.fork()
+    if not child:
+        told = False
+        try:
+            opened.adapter.infer(images)
+        except EngineError as error:
+            told = "expected an engine opened in this process" in str(error) and "spawn" in str(error)
+        finally:
+            os._exit(0 if told else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    opened.adapter.infer(images)
 
 
 def test_a_closed_engine_says_so_and_closes_twice(opened: Opened) -> None:
