@@ -6,7 +6,7 @@ Decoders answer a file that breaks off as they answer one that ends, and estimat
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +27,8 @@ class Container:
     """False where the file ends inside something that it began."""
     states_count: bool = False
     """True where the header holds the number of frames, so that a decoder need not estimate it."""
+    countable: bool = False
+    """Whether `count_frames` can tell what this does not."""
     frames: int | None = None
     """Frames of the first video track, counted."""
     tracks: int | None = None
@@ -34,13 +36,22 @@ class Container:
 
 
 def read_container(path: Path) -> Container:
-    """Walk a file's structure, without decoding anything.
+    """Read the outermost structure of a file, without decoding anything.
 
     It knows Matroska and WebM, MP4 and MOV, AVI, FLV, MPEG-TS, GIF, PNG and raw motion JPEG; of others it says nothing.
     """
+    return _read(path, _container)
+
+
+def count_frames(path: Path) -> Container:
+    """Walk every element of a Matroska file: seconds for one of hours."""
+    return _read(path, _matroska)
+
+
+def _read(path: Path, reader: Callable[[BinaryIO, int], Container]) -> Container:
     try:
-        with open(path, "rb") as file:
-            return _container(file, os.fstat(file.fileno()).st_size)
+        with open(path, "rb", buffering=0) as file:
+            return reader(file, os.fstat(file.fileno()).st_size)
     except (OSError, EOFError, KeyError, _Unclear):
         return Container()
 
@@ -52,7 +63,7 @@ class _Unclear(Exception):
 def _container(file: BinaryIO, size: int) -> Container:
     head = _bytes(file, 0, 12)
     if head.startswith(_EBML.to_bytes(4, "big")):
-        return _matroska(file, size)
+        return _matroska_head(file, size)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _iso(file, size)
     if head.startswith(b"RIFF"):
@@ -137,22 +148,39 @@ def _flv_ends(file: BinaryIO, size: int) -> bool:
     return start == size
 
 
+def _matroska_head(file: BinaryIO, size: int) -> Container:
+    """Read what comes before the first cluster (RFC 9559); one that was written to a pipe states no size."""
+    whole, tracks = None, 0
+    for kind, body, end in _elements(file, 0, size):
+        if kind == _SEGMENT and end > body:
+            whole = end <= size
+        elif kind == _TRACK:
+            tracks += _video_track(file, body, min(end, size)) is not None
+        elif kind == _CLUSTER:
+            break
+    return Container(whole, countable=True, tracks=tracks or None)
+
+
 def _matroska(file: BinaryIO, size: int) -> Container:
-    """Count the blocks of the first video track, and see whether every element is all there (RFC 9559)."""
+    """Count the blocks of the first video track, and see whether every element is all there."""
     tracks: list[int] = []
     count, whole = 0, True
     try:
         for kind, body, end in _elements(file, 0, size):
             whole &= end <= size
-            if kind == _TRACK:
-                fields = {child: (at, to) for child, at, to in _elements(file, body, min(end, size))}
-                if _number(file, *fields[_TRACK_TYPE]) == _VIDEO:
-                    tracks.append(_number(file, *fields[_TRACK_NUMBER]))
+            if kind == _TRACK and (number := _video_track(file, body, min(end, size))) is not None:
+                tracks.append(number)
             elif kind in (_SIMPLE_BLOCK, _BLOCK) and tracks and end <= size:
                 count += _vint(file, body, keep_marker=False)[0] == tracks[0]
     except EOFError:
         whole = False
     return Container(whole, frames=count, tracks=len(tracks) or None)
+
+
+def _video_track(file: BinaryIO, start: int, end: int) -> int | None:
+    """Return the number of a track, or None where it is no video."""
+    fields = {child: (at, to) for child, at, to in _elements(file, start, end)}
+    return _number(file, *fields[_TRACK_NUMBER]) if _number(file, *fields[_TRACK_TYPE]) == _VIDEO else None
 
 
 def _elements(file: BinaryIO, start: int, size: int) -> Iterator[tuple[int, int, int]]:

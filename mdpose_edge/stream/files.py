@@ -14,7 +14,7 @@ from mdpose_edge.datasets.images import decode_image, read_image
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.animation import open_file
 from mdpose_edge.stream.capture import FileCapture
-from mdpose_edge.stream.containers import Container, read_container
+from mdpose_edge.stream.containers import Container, count_frames, read_container
 from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
 MISSING_SHARE = 0.02
@@ -105,10 +105,10 @@ class VideoFile(FrameSource):
 
     def __init__(self, path: Path | str, *, note: Note = ignore_note, capture: FileCapture | None = None) -> None:
         super().__init__(str(path), note=note)
-        self._is_remote = isinstance(path, str)
+        self._path, self._is_remote = path, isinstance(path, str)
         self._capture = open_file(Path(path)) if capture is None else capture
         self._container = Container() if self._is_remote else read_container(Path(path))
-        self.fps, self.total = self._capture.fps, self._container.frames or self._capture.total
+        self.fps, self.total = self._capture.fps, self._capture.total
         self._closed, self._last_s = False, 0.0
         if (self._container.tracks or 1) > 1:
             note(f"{self.name}: the first of its {self._container.tracks} video tracks is read.")
@@ -165,6 +165,8 @@ class VideoFile(FrameSource):
         if frames == 0:
             do = _REMOTE_REMEDY if self._is_remote else "play it, or convert it"
             raise InputError(self.name, expected="a video with frames", got="none that decode", do=do)
+        if self._container.countable and (self._container.whole is None or self._seems_short(0)):
+            self._container = count_frames(Path(self._path))
         if self._breaks_off(frames):
             known = self._exact_count() or (None if self._container.whole is False else self.total)
             expected = f"{known} frames, as its header says" if known else "a whole video"
@@ -179,9 +181,16 @@ class VideoFile(FrameSource):
             return exact - frames > max(MISSING_FRAMES, MISSING_SHARE * exact)
         if container.whole is not None or self.total is None or self.fps is None:
             return container.whole is False
-        # The count is the length times the rate, which a rate that varies does not hold to: the time counts.
-        seen = self.fps * self._last_s + 1
-        return self.total - seen > max(MISSING_FRAMES, MISSING_SHARE * self.total)
+        return self._seems_short(max(MISSING_FRAMES, MISSING_SHARE * self.total))
+
+    def _seems_short(self, missing: float) -> bool:
+        """Say whether more than so many frames are missing by the time of the last one.
+
+        By their number they may be: what a decoder gives is the length times a rate, which need not be steady.
+        """
+        if self.total is None or self.fps is None:
+            return True
+        return round(self.total - self.fps * self._last_s - 1, 1) > missing
 
     def _exact_count(self) -> int | None:
         """Give the number of frames where the file tells, rather than the decoder's estimate."""

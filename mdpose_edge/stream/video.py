@@ -17,7 +17,7 @@ from mdpose_edge.common.optional import available
 from mdpose_edge.errors import InputError, OutputError
 from mdpose_edge.stream.animation import open_file
 from mdpose_edge.stream.capture import quiet_ffmpeg
-from mdpose_edge.stream.containers import read_container
+from mdpose_edge.stream.containers import count_frames
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
 from mdpose_edge.stream.painted import Painter
 from mdpose_edge.stream.pyav import MOST_TICKS, AvWriter
@@ -234,4 +234,6 @@ class VideoSink:
         except InputError:
             return 0
         capture.release()
-        return read_container(self._temporary).frames or capture.total or 0
+        if self._temporary.suffix.lower() == ".mkv":  # which states no count
+            return count_frames(self._temporary).frames or 0
+        return capture.total or 0
