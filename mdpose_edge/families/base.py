@@ -126,8 +126,14 @@ class Training(Protocol):
         Then people with a box and no keypoints take part, and images with a crowd, which nobody counted, do not.
         """
 
-    def encode(self, people: People, spec: ModelSpec) -> Mapping[str, NDArray[Any]]:
-        """Return one image's targets, in a data worker; arrays are padded along their first axis to stack them."""
+    def encode(self, people: People, spec: ModelSpec, config: Any) -> Mapping[str, NDArray[Any]]:
+        """Return one image's targets, in a data worker; arrays are padded along their first axis to stack them.
+
+        Args:
+            people: whom the image shows.
+            spec: of the model.
+            config: the table `loss`.
+        """
 
     def network(self, spec: ModelSpec, loss: Any = None, *, pretrained: bool | str = False) -> nn.Module:
         """Return a network whose forward takes (N, H, W, 3) uint8 BGR to outputs that `loss` and `heads` read.

@@ -107,7 +107,7 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             sample = self._sample(np.random.default_rng([self.config.seed, position]), int(self.indices[index]))
         except MdposeError as error:
             return error
-        return Example(sample, self.family.encode(sample.people, self.spec))
+        return Example(sample, self.family.encode(sample.people, self.spec, self.config.loss))
 
     def _sample(self, rng: np.random.Generator, row: int) -> Sample:
         augment, input_spec = self.config.augment, self.spec.input

@@ -63,7 +63,7 @@ class MDPoseTraining:
         """See `Training`."""
         return config.count_weight > 0
 
-    def encode(self, people: People, spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    def encode(self, people: People, spec: ModelSpec, config: LossConfig) -> dict[str, NDArray[Any]]:
         """Return the keypoints, the centre last, in the coordinate frame of the head tensors.
 
         `keypoints_xy` (P, K + 1, 2), in [0, coordinate_extent) where labelled; `labelled` (P, K + 1); `person_mask`

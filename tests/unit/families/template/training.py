@@ -62,7 +62,7 @@ class TemplateTraining:
     def counts_everybody(self, config: LossConfig) -> bool:
         return False
 
-    def encode(self, people: People, spec: ModelSpec) -> dict[str, np.ndarray]:
+    def encode(self, people: People, spec: ModelSpec, config: Any) -> dict[str, np.ndarray]:
         rows, columns = spec.cells(STRIDE)
         centre, size = np.zeros((1, rows, columns), np.float32), np.zeros((2, rows, columns), np.float32)
         column, row = (people.centers_xy // STRIDE).astype(int).T
