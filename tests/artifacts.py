@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,17 @@ from tests.unit.calib.frames import write_frames
 SIZE = 64
 """Side of the input, px: 64, 16 and 4 cells at strides 8, 16 and 32."""
 CALIBRATION_IMAGES = 4
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mdpose": {"channels": 16, "head_convs": 2},
+    "mixture_dense": {"channels": 16, "head_channels": 16, "components": 2},
+}
+"""The options of a tiny network of each family, its backbone aside."""
 
 
 def write_random_checkpoint(
     path: Path,
     *,
+    family: str = "mdpose",
     backbone: str = "test_resnet",
     batch: int = 1,
     weight_factor: float = 1.0,
@@ -33,6 +40,7 @@ def write_random_checkpoint(
 
     Args:
         path: where to write.
+        family: a key of NETWORKS.
         backbone: a timm model; the default has 0.4 M parameters.
         batch: images per call.
         weight_factor: multiplies the weights of the pyramid's lateral convolutions.
@@ -43,12 +51,13 @@ def write_random_checkpoint(
     from torch import nn
 
     from mdpose_edge.checkpoint import save_checkpoint
-    from mdpose_edge.families.mdpose.network import MDPoseNetwork, NetworkConfig, make_spec
+    from mdpose_edge.families.registry import training_of
 
     torch.manual_seed(0)
-    config = NetworkConfig(backbone=backbone, channels=16, head_convs=2)
-    spec = make_spec(config, InputSpec(SIZE, SIZE, batch=batch), keypoints)
-    network = MDPoseNetwork(spec, auxiliary_center=True)
+    training = training_of(family)
+    config = training.network_config(backbone=backbone, **NETWORKS[family])
+    spec = training.make_spec(config, InputSpec(SIZE, SIZE, batch=batch), keypoints)
+    network: Any = training.network(spec)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -81,12 +90,20 @@ def single_threaded() -> Iterator[None]:
 class Artifacts:
     """One random network as checkpoint and as bundles, each made when first asked for."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, family: str = "mdpose") -> None:
+        self._directory, self._family = directory, family
+
+    def of(self, family: str) -> Artifacts:
+        """Give the artifacts of a network of this family."""
+        if family == self._family:
+            return self
+        directory = self._directory / family
+        directory.mkdir(exist_ok=True)
+        return Artifacts(directory, family)
 
     def checkpoint(self, batch: int = 1) -> Path:
         path = self._directory / f"batch{batch}.safetensors"
-        return path if path.exists() else write_random_checkpoint(path, batch=batch)
+        return path if path.exists() else write_random_checkpoint(path, family=self._family, batch=batch)
 
     def calibration(self) -> Path:
         """Give a calibration set of a few images of noise, as large as the input."""

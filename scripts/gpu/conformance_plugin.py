@@ -30,6 +30,11 @@ class PreparedArtifacts(Artifacts):
         self._heads = _read(directory / layout.RECORDED_HEADS)
         self._poses = _read(directory / layout.RECORDED_POSES)
 
+    def of(self, family: str) -> Artifacts:
+        if family != self._family:
+            pytest.skip(f"{family} was not prepared")
+        return self
+
     def checkpoint(self, batch: int = 1) -> Path:
         pytest.skip("a checkpoint is torch's")
 

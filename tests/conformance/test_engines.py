@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from mdpose_edge.bundle import Bundle, open_bundle, write_bundle
 from mdpose_edge.errors import EngineError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.families.mdpose.heads import constants_of, mdpose_spec
+from mdpose_edge.families.mdpose.heads import mdpose_spec
 from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.base import RuntimeAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter, open_engine
 from mdpose_edge.spec import HeadSpec, InputSpec, ModelSpec
-from tests.artifacts import SIZE, Artifacts
+from tests.artifacts import NETWORKS, SIZE, Artifacts
 
 Heads = dict[str, NDArray[np.float32]]
 
@@ -31,19 +32,22 @@ class Case(NamedTuple):
     target: str
     precision: str
     batch: int
+    family: str
 
 
 VARIANTS = (("fp32", 1), ("fp32", 3), ("fp16", 1), ("int8", 1))
 """Precisions and batches."""
 CASES = [
-    Case(engine, target, precision, batch)
+    Case(engine, target, precision, batch, family)
+    for family in NETWORKS
     for engine in ENGINES
     for target in ENGINES[engine].targets
     for precision, batch in VARIANTS
     if not (target == "torch" and precision != "fp32")
     if target != "jetson"  # a Jetson's own bundles run there alone; elsewhere the target tensorrt stands for both
 ]
-GRAPH_CASES = [case for case in CASES if case.target != "torch" and case.precision == "fp32" and case.batch == 1]
+GRAPH_CASES = [case for case in CASES if case.target != "torch" and case[2:] == ("fp32", 1, "mdpose")]
+"""What is wrong with a graph does not depend on the family."""
 WIDER = tuple(
     replace(head, channels=2) if head.name == "o_p3" else head for head in mdpose_spec(InputSpec(SIZE, SIZE)).heads
 )
@@ -73,7 +77,7 @@ def build(engine: str, model: Path) -> None:
 
 
 def case_id(case: Case) -> str:
-    return f"{case.engine}-{case.target}-{case.precision}-batch{case.batch}"
+    return f"{case.family}-{case.engine}-{case.target}-{case.precision}-batch{case.batch}"
 
 
 class Opened(NamedTuple):
@@ -87,7 +91,7 @@ class Opened(NamedTuple):
 def opened(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Opened]:
     case: Case = request.param
     require_engine(case.engine)
-    model = artifacts.model(case.target, case.precision, case.batch)
+    model = artifacts.of(case.family).model(case.target, case.precision, case.batch)
     build(case.engine, model)
     spec, adapter = open_engine(model, case.engine, threads=1)
     with adapter:
@@ -95,17 +99,17 @@ def opened(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Ope
 
 
 @pytest.fixture(scope="module")
-def reference(artifacts: Artifacts) -> Callable[[NDArray[np.uint8]], Heads]:
-    """Give the network as trained, which no adapter has touched."""
-    return artifacts.reference()
+def reference(artifacts: Artifacts) -> Callable[[str], Callable[[NDArray[np.uint8]], Heads]]:
+    """Give a family's network as trained, which no adapter has touched."""
+    return cache(lambda family: artifacts.of(family).reference())
 
 
-FRAMES = list(np.random.default_rng(2).integers(0, 256, (4, 96, 128, 3), np.uint8))
+FRAMES = list(np.random.default_rng(2).integers(0, 256, (16, 96, 128, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
-def reference_poses(artifacts: Artifacts) -> list[Poses]:
-    return artifacts.reference_poses(FRAMES)
+def reference_poses(artifacts: Artifacts) -> Callable[[str], list[Poses]]:
+    return cache(lambda family: artifacts.of(family).reference_poses(FRAMES))
 
 
 def random_images(spec: InputSpec) -> NDArray[np.uint8]:
@@ -130,21 +134,21 @@ def assert_close(got: Heads, expected: Heads, tolerance: float) -> None:
 
 def test_outputs_have_the_names_shapes_and_dtype_of_the_spec(opened: Opened) -> None:
     heads = opened.adapter.infer(random_images(opened.spec.input))
-    channels = {"o": 1, "mu": 34, "gamma": 34}
     shapes = {
-        f"{kind}_{level.name}": (opened.case.batch, count, SIZE // level.stride, SIZE // level.stride)
-        for level in constants_of(opened.spec).levels
-        for kind, count in channels.items()
+        head.name: (opened.case.batch, head.channels, SIZE // (head.stride or SIZE), SIZE // (head.stride or SIZE))
+        for head in opened.spec.heads
     }
     assert {name: tensor.shape for name, tensor in heads.items()} == shapes
     assert {tensor.dtype for tensor in heads.values()} == {np.dtype(np.float32)}
 
 
-def test_values_are_those_of_the_trained_network(opened: Opened, reference: Callable[..., Heads]) -> None:
+def test_values_are_those_of_the_trained_network(
+    opened: Opened, reference: Callable[[str], Callable[..., Heads]]
+) -> None:
     from mdpose_edge.export.parity import INT8_TOLERANCE, TOLERANCES
 
     images = random_images(opened.spec.input)
-    got, expected = run(opened.adapter, images), reference(images)
+    got, expected = run(opened.adapter, images), reference(opened.case.family)(images)
     if opened.case.precision == "int8":  # rounding, and clipping of what calibration did not see
         errors = {name: rms(got[name] - tensor) / tensor.std() for name, tensor in expected.items()}
         assert max(errors.values()) < INT8_TOLERANCE, errors
@@ -225,15 +229,17 @@ def test_zero_threads_are_refused(opened: Opened) -> None:
         open_engine(opened.model, opened.case.engine, threads=0)
 
 
-def test_the_estimator_finds_the_same_people(opened: Opened, reference_poses: list[Poses]) -> None:
+def test_the_estimator_finds_the_same_people(opened: Opened, reference_poses: Callable[[str], list[Poses]]) -> None:
+    expected = reference_poses(opened.case.family)
     with PoseEstimator(opened.model, runtime=opened.case.engine, threads=1, threshold=0.5) as estimator:
         assert estimator.engine == opened.case.engine
         found = estimator.batch(FRAMES)
-    assert sum(map(len, reference_poses)) > len(FRAMES)
+    assert sum(map(len, expected)) > len(FRAMES)
     if opened.case.precision == "fp32":
-        assert_same_poses(found, reference_poses)
+        assert_same_poses(found, expected)
     else:  # rounding may tip a candidate at a threshold
-        assert sum(map(len, found)) == pytest.approx(sum(map(len, reference_poses)), rel=0.1)
+        tolerance = 0.2 if opened.case.precision == "int8" else 0.1
+        assert sum(map(len, found)) == pytest.approx(sum(map(len, expected)), rel=tolerance)
 
 
 def assert_same_poses(found: list[Poses], expected: list[Poses]) -> None:
