@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +222,14 @@ def list_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def left_out(sources: Sequence[str | Path]) -> str:
-    """Say which files of folders `list_images` passes over although somebody may hope for them; nothing where none."""
+    """Say what `list_images` passes over in folders and globs although somebody may hope for it; nothing where none."""
     hidden, others = list[str](), list[str]()
-    for folder in (Path(source) for source in sources):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+    for source in map(str, sources):
+        is_folder = Path(source).is_dir()
+        for path in sorted(Path(source).iterdir() if is_folder else map(Path, _matches(source))):
+            if is_folder and path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 hidden.append(name_text(path.name))
-            elif _is_listed(path, OTHER_SUFFIXES, is_folder=True):
+            elif _is_listed(path, OTHER_SUFFIXES, is_folder=is_folder):
                 others.append(name_text(path.name))
     parts = []
     if hidden:
@@ -236,6 +237,12 @@ def left_out(sources: Sequence[str | Path]) -> str:
     if others:
         parts.append(f"{_counted(others, 'picture')} of other kinds than {', '.join(IMAGE_SUFFIXES)}: convert to JPEG")
     return " and ".join(parts)
+
+
+def _matches(source: str) -> Iterator[str]:
+    """Return the files that a glob names; none where it is a file's own name."""
+    is_glob = glob.has_magic(source) and not Path(source).is_file()
+    return glob.iglob(source, recursive=True) if is_glob else iter(())
 
 
 def _counted(names: Sequence[str], what: str) -> str:

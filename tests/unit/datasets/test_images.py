@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdpose_edge.datasets.images import decode_image, list_images, read_image, write_image
+from mdpose_edge.datasets.images import decode_image, left_out, list_images, read_image, write_image
 from mdpose_edge.datasets.orientation import orientation_of
 from mdpose_edge.errors import InputError
 from tests.unit.datasets import oriented
@@ -231,6 +231,18 @@ def test_sources_are_listed(
 ) -> None:
     monkeypatch.chdir(folder)
     assert [path.as_posix() for path in list_images(sources)] == expected
+
+
+def test_what_is_passed_over_in_folders_and_globs_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert left_out([".", "*.jpg", "b.jpg", "odd[1].jpg"]) == ""
+    for name in ("x.heic", "deep/y.AVIF", "._b.jpg", ".DS_Store", "Thumbs.db"):
+        Path(name).write_bytes(b"")
+    assert left_out(["."]).startswith("1 hidden file (._b.jpg) and 1 picture (x.heic) of other kinds than .bmp, ")
+    assert left_out(["*"]).startswith("1 picture (x.heic) of other kinds")
+    assert left_out(["**/*"]).startswith("2 pictures (y.AVIF, x.heic) of other kinds")
+    with pytest.raises(InputError, match=r"got none, and 1 picture \(x\.heic\) of other kinds"):
+        list_images(["*.heic"])
 
 
 def test_sources_without_images_are_refused_by_name(folder: Path) -> None:
