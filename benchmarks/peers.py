@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.calib.openvino_int8 import quantize_openvino
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.export.onnx import to_onnx
 from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
 from mdpose_edge.spec import InputSpec
@@ -156,7 +157,7 @@ def contenders(args: argparse.Namespace, folder: Path) -> tuple[list[Contender],
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (1, size.height, size.width, 3), np.uint8)
     float_graph = ov.Core().read_model(model.SerializeToString())
-    int8_graph = quantize_openvino(model, calibration_set(folder, size), method="min-max")
+    int8_graph = quantize_openvino(OnnxGraph(model), calibration_set(folder, size), method="min-max").keeping_float()
     about: dict[str, Any] = {"int8": {"FakeQuantize nodes": count_quantizers(int8_graph)}, "peer": None}
     has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     rests = ["f32", "bf16"] if has_bf16 else ["f32"]

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.graph import GraphView, check_float_source
-from mdpose_edge.calib.once import Once, every_time
+from mdpose_edge.calib.layers import check_float_source, float_nodes
 from mdpose_edge.calib.openvino_float import convolutions, return_to_float
 from mdpose_edge.calib.ranges import Progress, batches
 from mdpose_edge.calib.thresholds import check_method
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.runtimes.openvino_session import read_graph
@@ -36,25 +37,47 @@ OUTLIERS = 1e-4
 """Share of the values that "percentile" leaves outside, at either end."""
 
 
+@dataclass(frozen=True)
+class NncfGraph:
+    """A float graph with the quantizers that NNCF placed by its own measurements."""
+
+    quantized: openvino.Model
+    """All convolutions in int8 but the narrow ones (`layers.float_nodes`)."""
+    plain: openvino.Model
+    """Without the quantizers."""
+    source: OnnxGraph
+
+    def keeping_float(self, names: Collection[str] = ()) -> openvino.Model:
+        """Make the graph in which some convolutions more are float; nothing is measured again for it.
+
+        Args:
+            names: of convolutions, as in ONNX.
+
+        Raises:
+            ExportError: there is none of a name.
+        """
+        narrow = {node.name for node in float_nodes(self.source)}
+        returned = {node.name for node in float_nodes(self.source, names)} - narrow
+        return return_to_float(self.quantized, self.plain, returned)
+
+
 def quantize_openvino(
-    model: onnx.ModelProto,
+    graph: OnnxGraph,
     calibration: CalibrationSet,
     *,
     method: str = DEFAULT_METHOD,
     keep_float: Collection[str] = (),
     progress: Progress | None = None,
-    once: Once = every_time,
-) -> openvino.Model:
-    """Quantize a float graph for OpenVINO.
+) -> NncfGraph:
+    """Measure ranges and place quantizers for OpenVINO.
 
     Args:
-        model: float32, of static shape. Not modified.
+        graph: float32, of static shape.
         calibration: what ranges are measured on; it must fit the model's input (`CalibrationSet.check_fits`).
         method: one of METHODS, by NNCF's estimators: global extremes; the mean over images of the quantiles at
             OUTLIERS; least squared error on a histogram.
-        keep_float: names of convolutions of `model` to leave float, beside the narrow ones (`GraphView.kept_float`).
+        keep_float: what `NncfGraph.keeping_float` will be asked for, refused here before the minutes that this takes.
         progress: called with (images read, images in all).
-        once: where only `keep_float` differs between calls, Kept spares all but the first the measuring.
 
     Raises:
         ExportError: the graph is quantized already, or has no such node.
@@ -65,13 +88,12 @@ def quantize_openvino(
     if method not in METHODS:
         do = "choose one of these, or another target"
         raise ConfigError("--calib-method", expected=f"one of {', '.join(METHODS)} for OpenVINO", got=method, do=do)
-    check_float_source(model)
-    narrow = {node.name for node in GraphView(model).kept_float(())}
-    returned = {node.name for node in GraphView(model).kept_float(keep_float)} - narrow
-    plain = read_float_graph(model)
+    check_float_source(graph)
+    float_nodes(graph, keep_float)
+    plain = read_float_graph(graph.model)
     fuse_swish(plain)
-    quantized = once(lambda: _quantize(plain, narrow, method, calibration, progress))
-    return return_to_float(quantized, plain, returned)
+    narrow = {node.name for node in float_nodes(graph)}
+    return NncfGraph(_quantize(plain, narrow, method, calibration, progress), plain, graph)
 
 
 def read_float_graph(model: onnx.ModelProto) -> openvino.Model:

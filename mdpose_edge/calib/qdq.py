@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.graph import GraphView, check_float_source
-from mdpose_edge.calib.once import Once, every_time
+from mdpose_edge.calib.layers import check_float_source, float_nodes, main_branch, weighted_nodes
 from mdpose_edge.calib.qdq_lint import check_qdq
-from mdpose_edge.calib.ranges import Progress, TensorRange, ranges_for
-from mdpose_edge.calib.thresholds import DEFAULT_METHOD
+from mdpose_edge.calib.ranges import TensorRange
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.union_find import largest_by_group
 
 if TYPE_CHECKING:
     import onnx
@@ -41,87 +40,54 @@ class QdqModel:
     """Names of the weighted nodes that stayed float, in graph order."""
 
 
-def quantize_qdq(
-    model: onnx.ModelProto,
-    calibration: CalibrationSet,
-    *,
-    method: str = DEFAULT_METHOD,
-    keep_float: Collection[str] = (),
-    progress: Progress | None = None,
-    once: Once = every_time,
-) -> QdqModel:
+def quantize_qdq(graph: OnnxGraph, ranges: Mapping[str, TensorRange], keep_float: Collection[str] = ()) -> QdqModel:
     """Quantize a float graph for TensorRT, and for onnxruntime's CUDA and TensorRT providers.
 
     Args:
-        model: float32, batch norms folded, of static shape. Not modified.
-        calibration: what ranges are measured on; it must fit the model's input (`CalibrationSet.check_fits`).
-        method: one of METHODS.
-        keep_float: names of convolutions to leave float, beside the narrow ones (`GraphView.kept_float`).
-        progress: called with (images done, images in all).
-        once: where only `keep_float` differs between calls, Kept spares all but the first the measuring.
+        graph: float32, batch norms folded, of static shape.
+        ranges: of its activations, as `measure_ranges` finds them.
+        keep_float: names of convolutions to leave float, beside the narrow ones (`layers.float_nodes`).
 
     Raises:
-        ExportError: the graph is quantized already, has no such node, breaks a rule afterwards, or its activations are
-            not finite.
-        ConfigError: no such method.
+        ExportError: the graph is quantized already, has no such node, or breaks a rule afterwards.
         MissingPackageError: the extra `export` is not installed.
     """
-    ranges = ranges_for(model, calibration, method, keep_float, progress, once)
-    return insert_qdq(model, ranges, keep_float)
-
-
-def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, TensorRange], keep_float: Collection[str] = ()) -> QdqModel:
-    """Place Q/DQ by given ranges: what `quantize_qdq` does once they are measured.
-
-    Raises:
-        ExportError: see `quantize_qdq`.
-    """
     onnx = require("onnx", extra="export", feature="INT8 graphs")
-    check_float_source(model)
-    view = GraphView(model)
-    kept = {node.name for node in view.kept_float(keep_float)}
-    scales = _shared_scales(view, {name: found.scale for name, found in ranges.items()})
+    check_float_source(graph)
+    kept = {node.name for node in float_nodes(graph, keep_float)}
+    scales = _shared_scales(graph, {name: found.scale for name, found in ranges.items()})
     result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result.CopyFrom(graph.model)
     writer = _Writer(result, scales)
     for node in list(result.graph.node):
         if node.op_type == "Conv" and node.name not in kept:
             writer.quantize_input(node, 0)
             writer.quantize_weight(node)
         elif node.op_type == "Add":
-            for index in _skip_inputs(view, node, kept):
+            for index in _skip_inputs(graph, node, kept):
                 writer.quantize_input(node, index)
     writer.finish()
     check_qdq(result)
     return QdqModel(
         model=result,
         scales=MappingProxyType(scales),
-        quantized=tuple(node.name for node in view.weighted if node.name not in kept),
-        kept_float=tuple(node.name for node in view.weighted if node.name in kept),
+        quantized=tuple(node.name for node in weighted_nodes(graph) if node.name not in kept),
+        kept_float=tuple(node.name for node in weighted_nodes(graph) if node.name in kept),
     )
 
 
-def _skip_inputs(view: GraphView, add: onnx.NodeProto, kept: Collection[str]) -> list[int]:
+def _skip_inputs(graph: OnnxGraph, add: onnx.NodeProto, kept: Collection[str]) -> list[int]:
     """Give the inputs of an Add that get Q/DQ: the skip, where the convolution that it is fused with is in int8."""
-    main = view.main_branch(add)
+    main = main_branch(graph, add)
     if main is None:
         return []
-    return [] if view.producer[add.input[main]].name in kept else [1 - main]
+    return [] if graph.producer[add.input[main]].name in kept else [1 - main]
 
 
-def _shared_scales(view: GraphView, scales: Mapping[str, float]) -> dict[str, float]:
+def _shared_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> dict[str, float]:
     """Give the tensors that meet in a Concat, and its output, their largest scale, or an engine has to requantize."""
-    shared = dict(scales)
-    concats = [node for node in view.nodes if node.op_type == "Concat"]
-    changed = True
-    while changed:  # a tensor may be in two groups: DLA joins the output of one root in the next
-        changed = False
-        for node in concats:
-            group = (*node.input, *node.output)
-            largest = max(shared[name] for name in group)
-            changed |= any(shared[name] != largest for name in group)
-            shared.update(dict.fromkeys(group, largest))
-    return shared
+    concats = [node for node in graph.nodes if node.op_type == "Concat"]
+    return largest_by_group(scales, ((*node.input, *node.output) for node in concats))
 
 
 class _Writer:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mdpose_edge.calib.graph import QUANTIZED_OPERATORS, WEIGHTED, GraphView
-from mdpose_edge.common.optional import require
+from mdpose_edge.calib.layers import WEIGHTED, weighted_nodes
+from mdpose_edge.common.onnx_graph import QUANTIZE_OPERATORS, OnnxGraph
 from mdpose_edge.errors import ExportError
 
 if TYPE_CHECKING:
@@ -60,18 +60,14 @@ def check_qdq(model: onnx.ModelProto, floats: type[np.floating[Any]] = np.float3
     raise ExportError("the Q/DQ graph", expected=RULES[first.rule][1], got=f"{first}{more}", do="report this")
 
 
-class _QdqView(GraphView):
+class _QdqView(OnnxGraph):
     """A graph, and what its Q and DQ say."""
 
     def __init__(self, model: onnx.ModelProto, floats: type[np.floating[Any]]) -> None:
         super().__init__(model)
+        self.constants = self.initializers  # what a node gives is computed, also where it could be folded
         self.floats = floats
-        self._to_array = require("onnx", extra="export", feature="INT8 graphs").numpy_helper.to_array
-        self.pairs = [node for node in self.nodes if node.op_type in QUANTIZED_OPERATORS]
-
-    def constant(self, name: str) -> np.ndarray | None:
-        """Give a constant's value, or None where a node computes it."""
-        return self._to_array(self.constants[name]) if name in self.constants else None
+        self.pairs = [node for node in self.nodes if node.op_type in QUANTIZE_OPERATORS]
 
     def origin(self, tensor: str) -> str | None:
         """Give the float tensor behind a DQ and its Q, or None where `tensor` is no such thing."""
@@ -94,7 +90,7 @@ class _QdqView(GraphView):
         """Give the scale of the Q that reads a float tensor, None where none does."""
         for node in self.consumers[tensor]:
             if node.op_type == "QuantizeLinear":
-                value = self.constant(node.input[1])
+                value = self.value(node.input[1])
                 return None if value is None else float(value.reshape(-1)[0])
         return None
 
@@ -110,7 +106,7 @@ def _three_inputs(view: _QdqView) -> _Findings:
 
 def _zero_points(view: _QdqView) -> _Findings:
     for node in view.pairs:
-        zero = view.constant(node.input[2]) if len(node.input) == 3 else None
+        zero = view.value(node.input[2]) if len(node.input) == 3 else None
         if zero is not None and (zero.dtype != np.int8 or zero.any()):
             yield node.name, f"{zero.dtype} {zero.reshape(-1)[np.argmax(zero.reshape(-1) != 0)]}"
         elif zero is None and len(node.input) == 3:
@@ -119,7 +115,7 @@ def _zero_points(view: _QdqView) -> _Findings:
 
 def _scales(view: _QdqView) -> _Findings:
     for node in view.pairs:
-        scale = view.constant(node.input[1])
+        scale = view.value(node.input[1])
         if scale is None:
             yield node.name, "one that is computed"
         elif scale.dtype != view.floats or not (np.isfinite(scale) & (scale > 0)).all():
@@ -127,7 +123,7 @@ def _scales(view: _QdqView) -> _Findings:
 
 
 def _weights_per_channel(view: _QdqView) -> _Findings:
-    for conv in view.weighted:
+    for conv in weighted_nodes(view):
         name = view.origin(conv.input[1])
         if name is None or name not in view.constants:
             continue
@@ -135,7 +131,7 @@ def _weights_per_channel(view: _QdqView) -> _Findings:
         quantize = view.producer[dequantize.input[0]]
         channels = view.constants[name].dims[0]
         for node in (quantize, dequantize):
-            scale = view.constant(node.input[1])
+            scale = view.value(node.input[1])
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
             if scale is not None and (scale.shape != (channels,) or axis != 0):
                 yield node.name, f"{scale.size} scales on axis {axis} for {channels} channels"
@@ -143,7 +139,7 @@ def _weights_per_channel(view: _QdqView) -> _Findings:
 
 def _activations_per_tensor(view: _QdqView) -> _Findings:
     for node in view.pairs:
-        scale = view.constant(node.input[1])
+        scale = view.value(node.input[1])
         if scale is not None and scale.size != 1 and not view.is_weight(node):
             yield node.name, f"{scale.size} scales"
 
@@ -164,14 +160,14 @@ def _pairs_whole(view: _QdqView) -> _Findings:
 
 
 def _both_inputs(view: _QdqView) -> _Findings:
-    for conv in view.weighted:
+    for conv in weighted_nodes(view):
         data, weight = (view.origin(name) is not None for name in conv.input[:2])
         if data != weight:
             yield conv.name, f"int8 {'data' if data else 'weights'} and float {'weights' if data else 'data'}"
 
 
 def _float_bias(view: _QdqView) -> _Findings:
-    for conv in view.weighted:
+    for conv in weighted_nodes(view):
         if len(conv.input) > 2 and conv.input[2] not in view.constants:
             yield conv.name, f"{conv.input[2]}, which is computed"
 
@@ -212,7 +208,7 @@ def _common_scales(view: _QdqView) -> _Findings:
 
 def _float_outputs(view: _QdqView) -> _Findings:
     for name in view.outputs:
-        if view.producer[name].op_type in QUANTIZED_OPERATORS or view.scale_of(name) is not None:
+        if view.producer[name].op_type in QUANTIZE_OPERATORS or view.scale_of(name) is not None:
             yield name, f"{view.producer[name].op_type} {view.producer[name].name}"
 
 
@@ -220,7 +216,7 @@ def _input_untouched(view: _QdqView) -> _Findings:
     reached = list(view.inputs)
     for name in reached:
         for node in view.consumers[name]:
-            if node.op_type in QUANTIZED_OPERATORS:
+            if node.op_type in QUANTIZE_OPERATORS:
                 if not all(reader.op_type in WEIGHTED for reader in _behind(view, node)):
                     yield node.name, "Q/DQ before the first convolution's input"
             elif node.op_type in INPUT_PATH:

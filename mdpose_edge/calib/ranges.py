@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.graph import GraphView, check_float_source
-from mdpose_edge.calib.once import Once
+from mdpose_edge.calib.layers import check_float_source, float_nodes
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method, find_threshold
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import EngineError, ExportError
 from mdpose_edge.runtimes.onnxruntime_session import open_session
-
-if TYPE_CHECKING:
-    import onnx
 
 BINS = 4096
 """Of a histogram of magnitudes. The upper half may be empty, since its end is a power of two."""
@@ -87,66 +83,50 @@ class MagnitudeHistogram:
 
 
 def measure_ranges(
-    model: onnx.ModelProto,
+    graph: OnnxGraph,
     calibration: CalibrationSet,
     *,
     method: str = DEFAULT_METHOD,
+    keep_float: Collection[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, TensorRange]:
     """Measure the range of every float activation of a graph, on onnxruntime.
 
     Args:
-        model: float32, one uint8 input (N, H, W, 3) of static shape. Not modified.
+        graph: float32, one uint8 input (N, H, W, 3) of static shape.
         calibration: inputs of that size.
         method: one of METHODS.
-        progress: called after each batch.
+        keep_float: what a quantizer will be asked to leave float. It changes no range, and is refused here before the
+            minutes that measuring takes.
+        progress: called with (images done, images in all) after each batch.
 
     Returns:
         Ranges by tensor name, in the order of the graph; the graph's input comes first, as it is after the cast.
 
     Raises:
         MissingPackageError: onnxruntime or onnx is not installed.
-        ExportError: an activation is not finite, or the graph cannot be run.
+        ExportError: the graph is quantized already, has no such node, cannot be run, or an activation is not finite.
         ConfigError: no such method.
     """
-    histograms = collect_histograms(model, calibration, progress=progress)
+    check_float_source(graph)
+    check_method(method)
+    float_nodes(graph, keep_float)
+    histograms = collect_histograms(graph, calibration, progress=progress)
     return ranges_of(histograms, method)
 
 
-def ranges_for(
-    model: onnx.ModelProto,
-    calibration: CalibrationSet,
-    method: str,
-    keep_float: Collection[str],
-    progress: Progress | None,
-    once: Once,
-) -> dict[str, TensorRange]:
-    """Measure ranges for a quantizer, what it was asked for being refused before the minutes that this takes.
-
-    The arguments are those of the quantizers: see `quantize_qdq`.
-
-    Raises:
-        ExportError: the graph is quantized already, has no such node, or its activations are not finite.
-        ConfigError: no such method.
-    """
-    check_float_source(model)
-    check_method(method)
-    GraphView(model).kept_float(keep_float)
-    return once(lambda: measure_ranges(model, calibration, method=method, progress=progress))
-
-
 def collect_histograms(
-    model: onnx.ModelProto, calibration: CalibrationSet, *, progress: Progress | None = None
+    graph: OnnxGraph, calibration: CalibrationSet, *, progress: Progress | None = None
 ) -> dict[str, MagnitudeHistogram]:
     """Give the histogram of every float activation; see `measure_ranges`. One pass serves every method."""
-    (graph_input,) = model.graph.input
-    batch = graph_input.type.tensor_type.shape.dim[0].dim_value
-    histograms: dict[str, MagnitudeHistogram] = {graph_input.name: MagnitudeHistogram()}
-    run = observed_session(model)
+    (input_name,) = graph.inputs
+    batch = graph.shapes[input_name][0]
+    histograms: dict[str, MagnitudeHistogram] = {input_name: MagnitudeHistogram()}
+    run = observed_session(graph)
     done = 0
     for images in batches(calibration.inputs, batch):
         count = min(batch, len(calibration) - done)
-        tensors = {graph_input.name: images.astype(np.float32), **run(images)}
+        tensors = {input_name: images.astype(np.float32), **run(images)}
         for name, values in tensors.items():
             histogram = histograms.setdefault(name, MagnitudeHistogram())
             for offset in range(count):
@@ -179,30 +159,28 @@ def batches(inputs: NDArray[np.uint8], batch: int) -> Iterator[NDArray[np.uint8]
         yield np.ascontiguousarray(inputs[rows])
 
 
-def observed_session(
-    model: onnx.ModelProto, tensors: Mapping[str, object] | None = None
-) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+def observed_session(graph: OnnxGraph) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
     """Load a graph with its activations as outputs.
 
     Args:
-        model: of static shape. Not modified.
-        tensors: the names to give, or None for every float tensor that a node computes.
+        graph: float32, of static shape.
 
     Returns:
-        What maps a batch of images to activations by name.
+        What maps a batch of images to every float tensor that a node computes, by name.
 
     Raises:
         ExportError: onnxruntime refuses the graph.
     """
     onnx = require("onnx", extra="export", feature="measuring ranges")
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
-    names = list(_float_activations(onnx, graph) if tensors is None else tensors)
-    del graph.graph.output[:]
-    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    (input_name,) = (value.name for value in graph.graph.input)
+    observed = onnx.ModelProto()
+    observed.CopyFrom(graph.model)
+    names = graph.float_activations
+    del observed.graph.output[:]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    (input_name,) = graph.inputs
+    text = observed.SerializeToString()
     try:
-        session = open_session(graph.SerializeToString(), where="the graph", feature="measuring ranges", optimized=True)
+        session = open_session(text, where="the graph", feature="measuring ranges", optimized=True)
     except EngineError as error:
         raise ExportError("the graph", expected="one that onnxruntime runs", got=error.got, do="report this") from error
 
@@ -210,10 +188,3 @@ def observed_session(
         return dict(zip(names, session.run(names, {input_name: images}), strict=True))
 
     return run
-
-
-def _float_activations(onnx: Any, model: onnx.ModelProto) -> list[str]:
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = (*inferred.graph.value_info, *inferred.graph.output)
-    floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    return [name for node in inferred.graph.node for name in node.output if name in floats]

@@ -56,7 +56,7 @@ def nvdla(
     if opened.recipe is not None:
         made_for = (opened.recipe.precision, opened.recipe.tensorrt.at_least)
     found = dry_run(
-        opened.model,
+        opened.graph,
         precision=made_for[0] if precision is None else precision.value,
         tensorrt=asked or find_tensorrt(made_for[1]),
     )

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import onnx
+from mdpose_edge.common.onnx_graph import OnnxGraph
 
 MAX_FLOAT_SHARE = 0.5
 """Of the multiply-accumulates, that may go back to float: beyond, it would be a float graph by the name of INT8."""
@@ -72,29 +71,24 @@ class Search(Generic[T]):
         return min((trial for trial in self.trials if trial.held), key=lambda trial: trial.count, default=None)
 
 
-def find_layers(model: onnx.ModelProto, candidates: Collection[str]) -> list[Layer]:
+def find_layers(graph: OnnxGraph, candidates: Collection[str]) -> list[Layer]:
     """List the layers of a float graph.
 
     Args:
-        model: with the shape of every tensor written down.
+        graph: in float.
         candidates: names of the convolutions that INT8 is for.
 
     Returns:
         In the order of the graph.
     """
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.value_info, *model.graph.output)
-    }
-    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     nodes: dict[str, list[str]] = defaultdict(list)
     macs: dict[str, int] = defaultdict(int)
-    for node in model.graph.node:
+    for node in graph.nodes:
         if node.op_type == "Conv" and node.name in candidates:
             weight = node.input[1]
             nodes[weight].append(node.name)
             # (N, C, H, W) of the output times (C_in / groups, kH, kW) of the weight, per image
-            macs[weight] += int(np.prod(shapes[node.output[0]][1:]) * np.prod(weights[weight][1:]))
+            macs[weight] += int(np.prod(graph.shapes[node.output[0]][1:]) * np.prod(graph.shapes[weight][1:]))
     return [Layer(tuple(names), macs[weight]) for weight, names in nodes.items()]
 
 

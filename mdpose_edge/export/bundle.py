@@ -16,9 +16,10 @@ from mdpose_edge.bundle import REPORT_FILE, Bundle, check_bundle_place, draft_bu
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import MIN_IMAGES
 from mdpose_edge.common.files import file_sha256
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import CalibrationError, ConfigError, ExportError
-from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, write_target
+from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, measure_target, write_target
 from mdpose_edge.export.targets.tensorrt_options import Resolved, Wish, resolve
 from mdpose_edge.export.validation import Validation, check_measurable_here
 from mdpose_edge.spec import ModelSpec, Precision, Provenance
@@ -110,9 +111,9 @@ def export_checkpoint(
     spec = _bundle_spec(trained, kind, target, precision, batch, file_sha256(checkpoint), calibration)
     with draft_bundle(out, spec) as draft:
         report(1, len(_STEPS), _STEPS[1])
-        model = _trace(network, spec)
+        graph = OnnxGraph(_trace(network, spec))
         report(2, len(_STEPS), _STEPS[2])
-        job = Job(model, spec, draft.path, _int8_job(int8, calibration), _within(report, 2), resolved)
+        job = Job(graph, spec, draft.path, _int8_job(int8, calibration), _within(report, 2), resolved)
         written, accuracy = _write(kind, job, checkpoint, out.name, validation, report)
         provenance = replace(spec.provenance, accuracy=accuracy)
         opset = written.opset or spec.opset
@@ -129,7 +130,7 @@ def _write(
 ) -> tuple[Written, dict[str, Any] | None]:
     """Write the target's files, and give what is to be said of them and of their accuracy."""
     if validation is None:
-        return write_target(kind, job), None
+        return write_target(kind, job, measure_target(kind, job)), None
     from mdpose_edge.export.validate import write_validated
 
     return write_validated(

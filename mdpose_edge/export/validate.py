@@ -16,8 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from mdpose_edge.bundle import SPEC_FILE, draft_bundle
-from mdpose_edge.calib.graph import GraphView
-from mdpose_edge.calib.once import Kept
+from mdpose_edge.calib.layers import float_nodes
 from mdpose_edge.check.gate import Check, check, record
 from mdpose_edge.check.report import write_report
 from mdpose_edge.errors import GateError
@@ -25,7 +24,7 @@ from mdpose_edge.export.accuracy import LayerCost, describe, find_layers, most_r
 from mdpose_edge.export.control_page import control_section
 from mdpose_edge.export.onnx import OPSET
 from mdpose_edge.export.probe import Probe, compare_speed
-from mdpose_edge.export.targets.registry import TARGETS, Int8, Job, Target, Written, write_target
+from mdpose_edge.export.targets.registry import TARGETS, Int8, Job, Target, Written, measure_target, write_target
 from mdpose_edge.export.validation import Validation
 from mdpose_edge.runtimes.registry import ENGINES
 
@@ -64,10 +63,8 @@ def write_validated(
         GateError: the gate fell short, and accuracy control was not asked for or could not help.
         MdposeError: it cannot be written or measured.
     """
-    if job.int8 is not None:
-        job = replace(job, int8=replace(job.int8, once=Kept()))
     with TemporaryDirectory(dir=job.directory.parent, prefix=f"{job.directory.name}.trials.") as folder:
-        bench = _Bench(kind, job, checkpoint, name, validation, note, Path(folder))
+        bench = _Bench(kind, job, measure_target(kind, job), checkpoint, name, validation, note, Path(folder))
         trial, control = bench.plain(), None
         if not trial.found.verdict.held and job.int8 is not None and validation.max_drop is not None:
             trial, control = bench.controlled(trial)
@@ -91,6 +88,8 @@ class _Bench:
 
     kind: Target
     job: Job
+    measured: Any
+    """What `measure_target` found, whichever layers stay float."""
     checkpoint: Path
     name: str
     validation: Validation
@@ -137,9 +136,9 @@ class _Bench:
 
     def _rank(self, int8: Int8) -> tuple[list[LayerCost], str]:
         """Rank the layers; return what INT8 costs in each, and the unit."""
-        model = self.job.model
-        narrow = {node.name for node in GraphView(model).kept_float(int8.keep_float)}
-        layers = find_layers(model, {node.name for node in model.graph.node} - narrow)
+        graph = self.job.graph
+        kept = {node.name for node in float_nodes(graph, int8.keep_float)}
+        layers = find_layers(graph, {node.name for node in graph.nodes} - kept)
         probe = Probe(self._reference(), int8.calibration.inputs[:RANKING_IMAGES])
 
         def distance(keep_float: Collection[str]) -> float:
@@ -160,7 +159,8 @@ class _Bench:
         """Write files as a bundle."""
         path = self.folder / name
         with draft_bundle(path, job.spec) as draft:
-            written = write_target(kind, replace(job, directory=draft.path))
+            measured = None if job.int8 is None else self.measured
+            written = write_target(kind, replace(job, directory=draft.path), measured)
             opset = written.opset or job.spec.opset
             draft.spec = replace(job.spec, quantization=written.quantization, opset=opset)
         return path, written

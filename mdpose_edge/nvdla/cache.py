@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
+from mdpose_edge.common.onnx_graph import OnnxGraph
+from mdpose_edge.common.union_find import largest_by_group
 from mdpose_edge.errors import CalibrationError
-from mdpose_edge.nvdla.graph import GraphFacts
+from mdpose_edge.nvdla.limits import check_no_qdq
 from mdpose_edge.trt.platforms import calibration_header, parse_version
-
-if TYPE_CHECKING:
-    import onnx
 
 SAME_VALUES = ("MaxPool", "Resize")
 """Operators whose output holds values of their input and no others: one scale serves both."""
@@ -28,11 +26,11 @@ JOINED_INPUTS = ("Add", "Sub", "Max", "Min")
 takes the larger of the two by itself: written here, it would coarsen what the sigmoid of x * sigmoid(x) gives too."""
 
 
-def calibration_cache(model: onnx.ModelProto, scales: Mapping[str, float], tensorrt: str) -> str:
+def calibration_cache(graph: OnnxGraph, scales: Mapping[str, float], tensorrt: str) -> str:
     """Give the text of the cache for a graph.
 
     Args:
-        model: without Q/DQ, of static shape. Not modified.
+        graph: without Q/DQ, of static shape.
         scales: amax / 127 by tensor of this graph: those of the Q/DQ graph that was made of it.
         tensorrt: the version that will read it, like "8.6.2": another one refuses the file.
 
@@ -40,42 +38,28 @@ def calibration_cache(model: onnx.ModelProto, scales: Mapping[str, float], tenso
         CalibrationError: a scale is missing, or is not a positive number.
         ExportError: the graph has Q/DQ.
     """
-    facts = GraphFacts(model)
-    missing = missing_scales(facts, scales)
+    check_no_qdq(graph)
+    missing = missing_scales(graph, scales)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         got = f"none for {', '.join(missing[:3])}{more}"
         raise CalibrationError("NVDLA", expected="a scale for every tensor", got=got, do="calibrate this very graph")
-    return write_cache(joined_scales(facts, {name: scales[name] for name in facts.float_tensors}), tensorrt)
+    return write_cache(joined_scales(graph, {name: scales[name] for name in _scaled_tensors(graph)}), tensorrt)
 
 
-def missing_scales(facts: GraphFacts, scales: Mapping[str, float]) -> tuple[str, ...]:
+def missing_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> tuple[str, ...]:
     """List the tensors without a scale, in graph order: inputs, then what each node gives, the outputs among it."""
-    return tuple(name for name in facts.float_tensors if name not in scales)
+    return tuple(name for name in _scaled_tensors(graph) if name not in scales)
 
 
-def joined_scales(facts: GraphFacts, scales: Mapping[str, float]) -> dict[str, float]:
+def joined_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> dict[str, float]:
     """Give tensors that must share a scale their largest.
 
     Args:
-        facts: of the graph.
+        graph: without Q/DQ.
         scales: of every tensor. Not modified.
     """
-    leader = {name: name for name in scales}
-
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    for group in _groups(facts):
-        first, *others = (name for name in group if name in leader)
-        for name in others:
-            leader[find(name)] = find(first)
-    largest: dict[str, float] = {}
-    for name, scale in scales.items():
-        largest[find(name)] = max(scale, largest.get(find(name), 0.0))
-    return {name: largest[find(name)] for name in scales}
+    return largest_by_group(scales, _groups(graph))
 
 
 def write_cache(scales: Mapping[str, float], tensorrt: str) -> str:
@@ -93,9 +77,14 @@ def write_cache(scales: Mapping[str, float], tensorrt: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _groups(facts: GraphFacts) -> Iterator[tuple[str, ...]]:
-    for node in facts.nodes:
-        activations = tuple(name for name in node.input if name in facts.shapes and name not in facts.constants)
+def _scaled_tensors(graph: OnnxGraph) -> list[str]:
+    """List the graph's inputs and every float tensor that a node gives, in graph order."""
+    return [*graph.inputs, *graph.float_activations]
+
+
+def _groups(graph: OnnxGraph) -> Iterator[tuple[str, ...]]:
+    for node in graph.nodes:
+        activations = tuple(name for name in node.input if name in graph.shapes and name not in graph.constants)
         if node.op_type == "Concat":
             yield (*activations, *node.output)
         elif node.op_type in SAME_VALUES:

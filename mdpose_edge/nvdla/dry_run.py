@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.union_find import UnionFind
 from mdpose_edge.errors import ExportError
-from mdpose_edge.nvdla.graph import GraphFacts
-from mdpose_edge.nvdla.limits import Asked, judge
+from mdpose_edge.nvdla.limits import Asked, check_no_qdq, judge
 from mdpose_edge.trt.platforms import DEVICES, LAST_NVDLA_TENSORRT, Version, check_nvdla_int8, show
 from mdpose_edge.trt.recipe import TARGETS, Recipe, read_recipe
 
@@ -71,8 +72,7 @@ class DryRun:
 class Source:
     """A graph, and what is known of its purpose."""
 
-    model: Any
-    """An onnx.ModelProto."""
+    graph: OnnxGraph
     recipe: Recipe | None = None
     """Of a bundle that was exported for a Jetson."""
 
@@ -99,7 +99,7 @@ def load_source(source: Path) -> Source:
         raise _unreadable(path, str(error)) from error
     if not model.graph.node:
         raise _unreadable(path, "no nodes")
-    return Source(model, recipe)
+    return Source(OnnxGraph(model), recipe)
 
 
 def _jetson_recipe(bundle: Bundle) -> Recipe | None:
@@ -132,11 +132,11 @@ def check_tensorrt(version: Version) -> Version:
     return version
 
 
-def dry_run(model: onnx.ModelProto, *, precision: str, tensorrt: Version) -> DryRun:
+def dry_run(graph: OnnxGraph, *, precision: str, tensorrt: Version) -> DryRun:
     """Place the nodes of a graph.
 
     Args:
-        model: the float graph, without Q/DQ. Not modified.
+        graph: in float, without Q/DQ.
         precision: "fp16" or "int8".
         tensorrt: the version that would build it.
 
@@ -154,26 +154,26 @@ def dry_run(model: onnx.ModelProto, *, precision: str, tensorrt: Version) -> Dry
         expected, do = "fp16 or int8, all that NVDLA computes", "use --precision fp16 or int8"
         raise ExportError("--precision", expected=expected, got=precision, do=do)
     check_tensorrt(tensorrt)
-    facts = GraphFacts(model)
+    check_no_qdq(graph)
     check_nvdla_int8("NVDLA", tensorrt, precision)
-    placements = tuple(_place(facts, node, Asked(kind, tensorrt)) for node in facts.nodes)
-    loadables = _count_loadables(facts, placements)
-    return DryRun(kind, show(tensorrt), placements, loadables, tuple(_notes(facts, placements, loadables, kind)))
+    placements = tuple(_place(graph, node, Asked(kind, tensorrt)) for node in graph.nodes)
+    loadables = _count_loadables(graph, placements)
+    return DryRun(kind, show(tensorrt), placements, loadables, tuple(_notes(graph, placements, loadables, kind)))
 
 
-def _place(facts: GraphFacts, node: onnx.NodeProto, asked: Asked) -> Placement:
-    verdict = judge(facts, node, asked)
+def _place(graph: OnnxGraph, node: onnx.NodeProto, asked: Asked) -> Placement:
+    verdict = judge(graph, node, asked)
     name = node.name or node.output[0]
-    return Placement(name, node.op_type, verdict.place, verdict.reason, _macs(facts, node))
+    return Placement(name, node.op_type, verdict.place, verdict.reason, _macs(graph, node))
 
 
-def _macs(facts: GraphFacts, node: onnx.NodeProto) -> int:
+def _macs(graph: OnnxGraph, node: onnx.NodeProto) -> int:
     if node.op_type != "Conv":
         return 0
-    return math.prod(facts.shapes[node.output[0]]) * math.prod(facts.shapes[node.input[1]][1:])
+    return math.prod(graph.shapes[node.output[0]]) * math.prod(graph.shapes[node.input[1]][1:])
 
 
-def _count_loadables(facts: GraphFacts, placements: tuple[Placement, ...]) -> int:
+def _count_loadables(graph: OnnxGraph, placements: tuple[Placement, ...]) -> int:
     """Count the connected parts of NVDLA nodes between which data passes through the GPU.
 
     A node's phase is how often the longest way to it changes sides: parts of different phases cannot be one loadable,
@@ -181,30 +181,25 @@ def _count_loadables(facts: GraphFacts, placements: tuple[Placement, ...]) -> in
     """
     on_core = [item.place == "nvdla" for item in placements]
     phases: list[int] = []
-    part = list(range(len(placements)))
-
-    def find(number: int) -> int:
-        while part[number] != number:
-            number = part[number]
-        return number
-
-    for number, node in enumerate(facts.nodes):
-        sources = sorted({facts.producer[name] for name in node.input if name in facts.producer})
+    parts = UnionFind[int]()
+    producer = {name: number for number, node in enumerate(graph.nodes) for name in node.output}
+    for number, node in enumerate(graph.nodes):
+        sources = sorted({producer[name] for name in node.input if name in producer})
         # The graph's inputs come from the GPU's side.
         phase = max((phases[s] + (on_core[s] != on_core[number]) for s in sources), default=int(on_core[number]))
         phases.append(phase)
         for source in sources:
             if on_core[number] and on_core[source] and phases[source] == phase:
-                part[find(number)] = find(source)
-    return len({find(number) for number in range(len(placements)) if on_core[number]})
+                parts.union((source, number))
+    return len({parts.find(number) for number in range(len(placements)) if on_core[number]})
 
 
 def _notes(
-    facts: GraphFacts, placements: tuple[Placement, ...], loadables: int, precision: Literal["fp16", "int8"]
+    graph: OnnxGraph, placements: tuple[Placement, ...], loadables: int, precision: Literal["fp16", "int8"]
 ) -> Iterator[str]:
     if loadables > MAX_LOADABLES:
         yield f"{loadables} loadables: a core holds {MAX_LOADABLES} at a time"
-    gated = sum(_is_silu(facts, node) for node in facts.nodes)
+    gated = sum(_is_silu(graph, node) for node in graph.nodes)
     if gated and precision == "int8":
         yield (
             f"{gated} SiLUs (x * sigmoid(x)): in INT8 a product's inputs take the larger range, so that the sigmoid's"
@@ -212,10 +207,10 @@ def _notes(
         )
 
 
-def _is_silu(facts: GraphFacts, node: onnx.NodeProto) -> bool:
+def _is_silu(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     if node.op_type != "Mul":
         return False
-    sources = [facts.nodes[facts.producer[name]] for name in node.input if name in facts.producer]
+    sources = [graph.producer[name] for name in node.input if name in graph.producer]
     return any(source.op_type == "Sigmoid" and source.input[0] in node.input for source in sources)
 
 

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mdpose_edge.nvdla.graph import FLOAT_TYPES, GraphFacts
+from mdpose_edge.common.onnx_graph import FLOAT_TYPES, QUANTIZE_OPERATORS, OnnxGraph
+from mdpose_edge.errors import ExportError
 from mdpose_edge.trt.platforms import Version, show
 
 if TYPE_CHECKING:
@@ -51,23 +53,39 @@ class Asked:
 class Layer:
     """A node with what the rules look at."""
 
-    facts: GraphFacts
+    graph: OnnxGraph
     node: onnx.NodeProto
     attributes: Mapping[str, Any]
     asked: Asked
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """Give the shape of an input."""
-        return self.facts.shapes.get(self.node.input[index], ())
+        return self.graph.shapes.get(self.node.input[index], ())
+
+    def constant(self, index: int) -> NDArray[Any] | None:
+        """Give an input as an array, or None where it is absent or not a constant."""
+        return self.graph.value(self.node.input[index]) if index < len(self.node.input) else None
 
     def pair(self, name: str, default: int) -> tuple[int, ...]:
         """Give an attribute that has one number for each spatial axis."""
         return tuple(self.attributes.get(name, (default, default)))
 
 
-def judge(facts: GraphFacts, node: onnx.NodeProto, asked: Asked) -> Verdict:
+def check_no_qdq(graph: OnnxGraph) -> None:
+    """Refuse a graph with Q/DQ, which TensorRT does not give to NVDLA.
+
+    Raises:
+        ExportError: naming the first such node.
+    """
+    for node in graph.nodes:
+        if node.op_type in QUANTIZE_OPERATORS:
+            do = "give the float graph: NVDLA's scales come from a calibration cache"
+            raise ExportError("NVDLA", expected="a graph without Q/DQ", got=node.name or node.op_type, do=do)
+
+
+def judge(graph: OnnxGraph, node: onnx.NodeProto, asked: Asked) -> Verdict:
     """Say where a node runs."""
-    layer = Layer(facts, node, facts.attributes(node), asked)
+    layer = Layer(graph, node, graph.attributes(node), asked)
     if node.op_type not in RULES:
         return gpu("NVDLA has no such layer, or TensorRT does not offer it")
     for rule in (_general, RULES[node.op_type]):
@@ -88,10 +106,10 @@ def unsure(reason: str) -> Verdict:
 
 
 def _general(layer: Layer) -> Verdict:
-    activations = [name for name in layer.node.input if name and name not in layer.facts.constants]
+    activations = [name for name in layer.node.input if name and name not in layer.graph.constants]
     for name in (*activations, *layer.node.output):
-        kind = layer.facts.types.get(name, "an unknown type")
-        shape = layer.facts.shapes.get(name, ())
+        kind = layer.graph.types.get(name, "an unknown type")
+        shape = layer.graph.shapes.get(name, ())
         if kind not in FLOAT_TYPES:
             return gpu(f"{name} is {kind.lower()}: NVDLA computes FP16 and INT8")
         if 0 in shape:
@@ -106,7 +124,7 @@ def _general(layer: Layer) -> Verdict:
 def _convolution(layer: Layer) -> Verdict:
     """[H] [G]; in INT8, grouped convolutions need a multiple of 4 channels in a group."""
     weights = layer.shape(1)
-    if layer.node.input[1] not in layer.facts.constants:
+    if layer.node.input[1] not in layer.graph.constants:
         return gpu("its weights are computed: NVDLA takes constant ones")
     outputs, in_group, kernel = weights[0], weights[1], weights[2:]
     group = layer.attributes.get("group", 1)
@@ -160,7 +178,7 @@ def _pooling(layer: Layer) -> Verdict:
 
 def _clip(layer: Layer) -> Verdict:
     """[G] "Clipped ReLU": from 0."""
-    low = layer.facts.constant(layer.node, 1)
+    low = layer.constant(1)
     if low is None or float(low) != 0.0:
         return gpu("it does not clip at 0 from below: NVDLA has the clipped ReLU alone")
     return FITS
@@ -170,7 +188,7 @@ def _elementwise(layer: Layer) -> Verdict:
     """[H] SUM, PROD, MAX, MIN, SUB; [L] a Constant layer stays on the GPU."""
     if len(layer.node.input) != 2:
         return gpu(f"{len(layer.node.input)} inputs: NVDLA takes two")
-    if any(name in layer.facts.constants for name in layer.node.input):
+    if any(name in layer.graph.constants for name in layer.node.input):
         return unsure("one input is a constant, which TensorRT keeps on the GPU unless it can fold it")
     if layer.shape(0) != layer.shape(1):
         return unsure(f"it broadcasts {_by(layer.shape(0))} and {_by(layer.shape(1))}: restricted, not said how")
@@ -206,7 +224,7 @@ NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half
 
 def _resize(layer: Layer) -> Verdict:
     """[G] [L] constant scales, whole, the first two 1."""
-    scales = layer.facts.constant(layer.node, 2)
+    scales = layer.constant(2)
     if scales is None or scales.size != 4:
         return gpu("its scales are not four constants: a size instead is a dynamic shape to TensorRT")
     if not np.array_equal(scales[:2], (1, 1)):
@@ -228,7 +246,7 @@ def _resize(layer: Layer) -> Verdict:
 
 def _slice(layer: Layer) -> Verdict:
     """[G] four axes, constant, in steps of 1."""
-    bounds = [layer.facts.constant(layer.node, index) for index in range(1, len(layer.node.input))]
+    bounds = [layer.constant(index) for index in range(1, len(layer.node.input))]
     if any(bound is None for bound, name in zip(bounds, layer.node.input[1:], strict=True) if name):
         return gpu("its bounds are computed: NVDLA takes constant ones")
     steps = bounds[3] if len(bounds) > 3 else None

@@ -1,7 +1,8 @@
 """Which targets there are.
 
-To add one: write a module in this package with a function `write(job: Job) -> Written`, and name it in TARGETS. The
-registry imports it only when it is asked for, so that a device can list the targets without torch.
+To add one: write a module in this package with the functions `measure(job)`, which finds what INT8 needs to know of the
+activations, and `write(job, measured)`, and name it in TARGETS. The registry imports it only when it is asked for, so
+that a device can list the targets without torch.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdpose_edge.calib import openvino_int8
-from mdpose_edge.calib.once import Once, every_time
-from mdpose_edge.calib.thresholds import METHODS
+from mdpose_edge.calib.ranges import TensorRange, measure_ranges
+from mdpose_edge.calib.thresholds import DEFAULT_METHOD, METHODS
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.errors import ExportError
 from mdpose_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
-    import onnx
-
     from mdpose_edge.calib.dataset import CalibrationSet
     from mdpose_edge.export.targets.tensorrt_options import Resolved
 
@@ -35,15 +35,13 @@ class Int8:
     """Of choosing ranges, or None for the target's own choice."""
     keep_float: Collection[str] = ()
     """Names of convolutions to leave float."""
-    once: Once = every_time
-    """How to measure: Kept where several jobs differ in `keep_float` alone."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What a target's writer is given."""
 
-    model: onnx.ModelProto
+    graph: OnnxGraph
     """The network in float32, checked. Not to be modified."""
     spec: ModelSpec
     """Of the bundle, as far as it is known: target, precision and batch are set."""
@@ -74,7 +72,7 @@ class Target:
     """One kind of bundle."""
 
     module: str
-    """Holds `write`."""
+    """Holds `measure` and `write`."""
     graph: str
     """The file that an engine opens."""
     precisions: tuple[str, ...]
@@ -124,10 +122,33 @@ def find_target(name: str, precision: str) -> Target:
     return target
 
 
-def write_target(target: Target, job: Job) -> Written:
-    """Write a target's files into the job's directory."""
-    write: Callable[[Job], Written] = import_module(target.module).write
-    return write(job)
+def measure_target(target: Target, job: Job) -> Any:
+    """Measure what a target's INT8 rests on, once for every choice of layers that stay float; None for a float job."""
+    return None if job.int8 is None else import_module(target.module).measure(job)
+
+
+def write_target(target: Target, job: Job, measured: Any) -> Written:
+    """Write a target's files into the job's directory.
+
+    Args:
+        target: of the job.
+        job: what to write.
+        measured: what `measure_target` found, for this job or one that differs in `Int8.keep_float` alone.
+    """
+    write: Callable[[Job, Any], Written] = import_module(target.module).write
+    return write(job, measured)
+
+
+def measure_activations(job: Job) -> dict[str, TensorRange]:
+    """Measure the range of every activation: the `measure` of targets whose quantizers take these."""
+    assert job.int8 is not None
+    return measure_ranges(
+        job.graph,
+        job.int8.calibration,
+        method=job.int8.method or DEFAULT_METHOD,
+        keep_float=job.int8.keep_float,
+        progress=job.progress,
+    )
 
 
 def describe_int8(job: Job, *, scheme: str, method: str, tool: str, kept_float: Collection[str]) -> dict[str, Any]:

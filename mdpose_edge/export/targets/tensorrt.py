@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -18,11 +19,13 @@ import onnx
 from mdpose_edge import __version__
 from mdpose_edge.calib.qdq import SCHEME, QdqModel, quantize_qdq
 from mdpose_edge.calib.qdq_lint import check_qdq
+from mdpose_edge.calib.ranges import TensorRange
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.errors import ExportError
 from mdpose_edge.export.onnx import OPSET, TYPED_INT8_OPSET, check_onnx, to_fp16, to_typed_int8
 from mdpose_edge.export.parity import parity_images
-from mdpose_edge.export.targets.registry import Job, Written, describe_int8
+from mdpose_edge.export.targets.registry import Job, Written, describe_int8, measure_activations
 from mdpose_edge.export.targets.tensorrt_options import Resolved, make_recipe
 from mdpose_edge.nvdla.cache import calibration_cache
 from mdpose_edge.nvdla.dry_run import dry_run
@@ -47,19 +50,22 @@ class _Graphs:
     opset: int
 
 
-def write(job: Job) -> Written:
-    """Write graph, recipe and golden heads: see `Job`, `Written`."""
+measure = measure_activations
+
+
+def write(job: Job, measured: Mapping[str, TensorRange] | None) -> Written:
+    """Write graph, recipe and golden heads: see `write_target`."""
     resolved, spec = job.tensorrt, job.spec
     assert resolved is not None
     assert spec.graph is not None
-    _check_input(job.model, spec)
-    graphs = _make_graphs(job, resolved)
+    _check_input(job.graph, spec)
+    graphs = _make_graphs(job, resolved, measured)
     (job.directory / spec.graph).write_bytes(graphs.shipped.SerializeToString())
     quantized = graphs.quantized
     recipe = make_recipe(
         resolved,
         spec.precision,
-        convolutions=[node.name for node in job.model.graph.node if node.op_type in ("Conv", "ConvTranspose")],
+        convolutions=[node.name for node in job.graph.nodes if node.op_type in ("Conv", "ConvTranspose")],
         kept_float=() if quantized is None else quantized.kept_float,
     )
     (job.directory / RECIPE_FILE).write_text(recipe.to_json(), encoding="utf-8")
@@ -69,7 +75,7 @@ def write(job: Job) -> Written:
         findings["nvdla"] = _plan_nvdla(job, resolved)
     if recipe.calibration is not None:
         assert quantized is not None
-        text = calibration_cache(job.model, quantized.scales, resolved.tensorrt)
+        text = calibration_cache(job.graph, quantized.scales, resolved.tensorrt)
         (job.directory / recipe.calibration).write_text(text, encoding="utf-8", newline="\n")
     if job.int8 is None or quantized is None:
         return Written(findings=findings, opset=graphs.opset)
@@ -78,21 +84,13 @@ def write(job: Job) -> Written:
     return Written(described, findings, opset=graphs.opset)
 
 
-def _make_graphs(job: Job, resolved: Resolved) -> _Graphs:
-    model, spec, strong = job.model, job.spec, typing_of(resolved.version) == "strong"
+def _make_graphs(job: Job, resolved: Resolved, measured: Mapping[str, TensorRange] | None) -> _Graphs:
+    model, spec, strong = job.graph.model, job.spec, typing_of(resolved.version) == "strong"
     if spec.precision != "int8":
         typed = spec.precision == "fp16" and strong
         return _Graphs(check_onnx(to_fp16(model), spec) if typed else model, model, None, OPSET)
-    assert job.int8 is not None
-    method = job.int8.method or DEFAULT_METHOD
-    made = quantize_qdq(
-        model,
-        job.int8.calibration,
-        method=method,
-        keep_float=job.int8.keep_float,
-        progress=job.progress,
-        once=job.int8.once,
-    )
+    assert job.int8 is not None and measured is not None
+    made = quantize_qdq(job.graph, measured, job.int8.keep_float)
     if resolved.nvdla_core is not None:
         return _Graphs(model, made.model, made, OPSET)
     if strong:
@@ -107,7 +105,7 @@ def _plan_nvdla(job: Job, resolved: Resolved) -> dict[str, object]:
 
     The build on the device would refuse it too, after minutes.
     """
-    found = dry_run(job.model, precision=job.spec.precision, tensorrt=resolved.version)
+    found = dry_run(job.graph, precision=job.spec.precision, tensorrt=resolved.version)
     off = [item.node for item in found.placements if item.macs and item.place == "gpu"]
     if off:
         reason = next(item.reason for item in found.placements if item.node == off[0])
@@ -121,9 +119,9 @@ def _plan_nvdla(job: Job, resolved: Resolved) -> dict[str, object]:
     }
 
 
-def _check_input(model: onnx.ModelProto, spec: ModelSpec) -> None:
+def _check_input(graph: OnnxGraph, spec: ModelSpec) -> None:
     """Hold the graph to what TensorRT asks of a uint8 input: its only reader casts it to float (NvInfer.h, kUINT8)."""
-    readers = [node.op_type for node in model.graph.node if spec.input.name in node.input]
+    readers = [node.op_type for node in graph.consumers[spec.input.name]]
     if readers != ["Cast"]:
         expected = f"a cast as the only reader of the uint8 input {spec.input.name}"
         raise ExportError("the ONNX graph", expected=expected, got=", ".join(readers) or "none", do="report this")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.onnxruntime_int8 import quantize_onnxruntime
-from mdpose_edge.calib.qdq import QdqModel, quantize_qdq
+from mdpose_edge.calib.qdq import QdqModel
 from mdpose_edge.errors import ConfigError, ExportError
 from tests.unit.calib.float_graph import make_calibration, make_float_graph, onnx, relative_errors
+from tests.unit.calib.quantized import quantize_onnxruntime, quantize_qdq
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,13 @@ import pytest
 ov = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
+from mdpose_edge.calib import openvino_int8  # noqa: E402
 from mdpose_edge.calib.dataset import CalibrationSet  # noqa: E402
-from mdpose_edge.calib.once import Kept  # noqa: E402
-from mdpose_edge.calib.openvino_int8 import METHODS, fuse_swish, quantize_openvino, read_float_graph  # noqa: E402
+from mdpose_edge.calib.openvino_int8 import METHODS, fuse_swish, read_float_graph  # noqa: E402
+from mdpose_edge.common.onnx_graph import OnnxGraph  # noqa: E402
 from mdpose_edge.errors import ConfigError, ExportError  # noqa: E402
 from tests.unit.calib.float_graph import HEADS, make_calibration, make_float_graph, run_graph  # noqa: E402
+from tests.unit.calib.quantized import quantize_openvino  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +112,14 @@ def test_what_is_float_is_as_it_was(calibration: CalibrationSet, made: ov.Model)
 
 def test_another_choice_of_float_layers_measures_nothing_again(calibration: CalibrationSet) -> None:
     seen: list[int] = []
-    once = Kept()
-    for keep_float in ((), ("node_tower_conv",)):
-        graph = quantize_openvino(
-            make_float_graph(),
-            calibration,
-            keep_float=keep_float,
-            progress=lambda done, total: seen.append(done),
-            once=once,
-        )
-        assert ("node_tower_conv" in quantized_convolutions(graph)) == (not keep_float)
+    made = openvino_int8.quantize_openvino(
+        OnnxGraph(make_float_graph()), calibration, progress=lambda done, total: seen.append(done)
+    )
     measured = len(seen)
-    quantize_openvino(make_float_graph(), calibration, progress=lambda done, total: seen.append(done))
-    assert len(seen) == 2 * measured
+    for keep_float in ((), ("node_tower_conv",), ()):
+        graph = made.keeping_float(keep_float)
+        assert ("node_tower_conv" in quantized_convolutions(graph)) == (not keep_float)
+    assert len(seen) == measured
 
 
 def test_a_batch_is_taken_and_progress_goes_over_the_images(
@@ -146,7 +143,7 @@ def test_bad_options_are_one_sentence(calibration: CalibrationSet) -> None:
 
 
 def test_what_is_quantized_already_is_no_source(calibration: CalibrationSet) -> None:
-    from mdpose_edge.calib.qdq import quantize_qdq
+    from tests.unit.calib.quantized import quantize_qdq
 
     with pytest.raises(ExportError, match="expected a float graph, got one that is quantized already: QuantizeLinear"):
         quantize_openvino(quantize_qdq(make_float_graph(), calibration).model, calibration)

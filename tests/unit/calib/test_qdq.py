@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from mdpose_edge.calib import qdq
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.qdq import QdqModel, insert_qdq, quantize_qdq
+from mdpose_edge.calib.qdq import QdqModel
 from mdpose_edge.calib.qdq_lint import lint_qdq
 from mdpose_edge.calib.ranges import measure_ranges
 from mdpose_edge.calib.thresholds import METHODS
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.errors import ConfigError, ExportError
 from tests.unit.calib.float_graph import (
     HEADS,
@@ -21,6 +23,7 @@ from tests.unit.calib.float_graph import (
     onnx,
     relative_errors,
 )
+from tests.unit.calib.quantized import quantize_qdq
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_one_tensor_has_one_pair_however_many_read_it(made: QdqModel) -> None:
 
 
 def test_what_meets_in_a_concat_has_one_scale(made: QdqModel, calibration: CalibrationSet) -> None:
-    ranges = measure_ranges(make_float_graph(), calibration)
+    ranges = measure_ranges(OnnxGraph(make_float_graph()), calibration)
     assert ranges["block1"].scale != ranges["block2"].scale
     largest = max(ranges[name].scale for name in ("block1", "block2", "joined"))
     assert made.scales["block1"] == made.scales["block2"] == made.scales["joined"] == largest
@@ -94,7 +97,7 @@ def test_weights_are_symmetric_per_output_channel(made: QdqModel) -> None:
 def test_interface_opset_and_float_source_stay(made: QdqModel) -> None:
     source = make_float_graph()
     before = source.SerializeToString()
-    result = insert_qdq(source, _some_ranges(source)).model
+    result = qdq.quantize_qdq(OnnxGraph(source), _some_ranges(source)).model
     assert source.SerializeToString() == before
     assert [value.name for value in result.graph.input] == ["image"]
     assert list(result.graph.output) == list(source.graph.output)
@@ -129,10 +132,10 @@ def test_a_residual_of_a_float_convolution_is_float(calibration: CalibrationSet)
 def test_each_convolution_can_be_the_only_one_in_int8(calibration: CalibrationSet) -> None:
     source = make_float_graph()
     every = {node.name for node in source.graph.node if node.op_type == "Conv"}
-    ranges = measure_ranges(source, calibration, method="min-max")
-    narrow = set(insert_qdq(source, ranges).kept_float)
-    for name in every - narrow:
-        assert insert_qdq(source, ranges, every - {name}).quantized == (name,)  # as accuracy control ranks layers
+    ranges = measure_ranges(OnnxGraph(source), calibration, method="min-max")
+    narrow = set(qdq.quantize_qdq(OnnxGraph(source), ranges).kept_float)
+    for name in every - narrow:  # as accuracy control ranks layers
+        assert qdq.quantize_qdq(OnnxGraph(source), ranges, every - {name}).quantized == (name,)
 
 
 def test_weights_shared_by_levels_are_stored_once_with_a_pair_for_each(calibration: CalibrationSet) -> None:
@@ -152,9 +155,9 @@ def test_a_channel_of_zeros_stays_zero(calibration: CalibrationSet) -> None:
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(tensor)), tensor.name)
             )
-    ranges = measure_ranges(source, calibration)
+    ranges = measure_ranges(OnnxGraph(source), calibration)
     assert ranges["mu"].amax == 1.0
-    assert lint_qdq(insert_qdq(source, ranges).model) == []
+    assert lint_qdq(qdq.quantize_qdq(OnnxGraph(source), ranges).model) == []
 
 
 def test_what_is_quantized_already_is_no_source(made: QdqModel, calibration: CalibrationSet) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdpose_edge.calib.qdq import quantize_qdq
 from mdpose_edge.calib.qdq_lint import RULES, check_qdq, lint_qdq
 from mdpose_edge.errors import ExportError
 from tests.unit.calib.float_graph import make_calibration, make_float_graph, node_named, onnx
+from tests.unit.calib.quantized import quantize_qdq
 
 Model = "onnx.ModelProto"
 
@@ -246,7 +246,7 @@ def test_the_message_says_the_rule_the_node_and_how_many_more(model: onnx.ModelP
 
 
 def test_the_default_form_of_onnxruntime_breaks_many(tmp_path: Path) -> None:
-    from mdpose_edge.calib.onnxruntime_int8 import quantize_onnxruntime
+    from tests.unit.calib.quantized import quantize_onnxruntime
 
     made = quantize_onnxruntime(make_float_graph(), make_calibration(tmp_path))
     assert {"zero-points", "readers", "float-bias", "skip-only"} <= {found.rule for found in lint_qdq(made.model)}

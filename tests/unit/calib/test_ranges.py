@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mdpose_edge.calib.ranges import BINS, VALUES_PER_IMAGE, MagnitudeHistogram, batches, measure_ranges
 from mdpose_edge.calib.thresholds import METHODS
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.errors import ConfigError, ExportError
 from tests.unit.calib.float_graph import make_calibration, make_float_graph, node_named, onnx, run_graph
 
@@ -62,7 +63,7 @@ def test_batches_are_filled_up() -> None:
 
 def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
     model, calibration = make_float_graph(), make_calibration(tmp_path, 3)
-    ranges = measure_ranges(model, calibration, method="min-max")
+    ranges = measure_ranges(OnnxGraph(model), calibration, method="min-max")
     computed = [name for node in model.graph.node for name in node.output]
     assert list(ranges) == ["image", *computed]
     assert (ranges["image"].low, ranges["image"].high) == (0.0, calibration.inputs.max())
@@ -75,8 +76,8 @@ def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
 
 def test_a_last_batch_that_is_filled_up_counts_its_images_once(tmp_path: Path) -> None:
     calibration, seen = make_calibration(tmp_path, 3), []
-    single = measure_ranges(make_float_graph(), calibration)
-    pairs = measure_ranges(make_float_graph(batch=2), calibration, progress=lambda *step: seen.append(step))
+    single = measure_ranges(OnnxGraph(make_float_graph()), calibration)
+    pairs = measure_ranges(OnnxGraph(make_float_graph(batch=2)), calibration, progress=lambda *step: seen.append(step))
     assert seen == [(2, 3), (3, 3)]
     assert {name: found.amax for name, found in pairs.items()} == pytest.approx(
         {name: found.amax for name, found in single.items()}, rel=0.02
@@ -85,7 +86,7 @@ def test_a_last_batch_that_is_filled_up_counts_its_images_once(tmp_path: Path) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_measures(tmp_path: Path, method: str) -> None:
-    ranges = measure_ranges(make_float_graph(), make_calibration(tmp_path, 2), method=method)
+    ranges = measure_ranges(OnnxGraph(make_float_graph()), make_calibration(tmp_path, 2), method=method)
     assert all(0 < found.amax <= max(found.high, -found.low) for found in ranges.values())
 
 
@@ -93,7 +94,7 @@ def test_a_graph_that_does_not_run_is_one_sentence(tmp_path: Path) -> None:
     model = make_float_graph()
     node_named(model, "node_stem").op_type = "Softsign2"
     with pytest.raises(ExportError, match="the graph: expected one that onnxruntime runs"):
-        measure_ranges(model, make_calibration(tmp_path, 1))
+        measure_ranges(OnnxGraph(model), make_calibration(tmp_path, 1))
 
 
 def test_a_network_that_overflows_is_refused(tmp_path: Path) -> None:
@@ -102,9 +103,9 @@ def test_a_network_that_overflows_is_refused(tmp_path: Path) -> None:
         if tensor.name == "project.bias":
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(16, np.inf, np.float32), tensor.name))
     with pytest.raises(ExportError, match="the network: expected finite activations, got"):
-        measure_ranges(model, make_calibration(tmp_path, 1))
+        measure_ranges(OnnxGraph(model), make_calibration(tmp_path, 1))
 
 
 def test_an_unknown_method_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--calib-method"):
-        measure_ranges(make_float_graph(), make_calibration(tmp_path, 1), method="best")
+        measure_ranges(OnnxGraph(make_float_graph()), make_calibration(tmp_path, 1), method="best")

@@ -25,7 +25,6 @@ import onnx
 from mdpose_edge.bundle import open_bundle, write_bundle
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import make_calibration_set
-from mdpose_edge.calib.onnxruntime_int8 import quantize_onnxruntime
 from mdpose_edge.check.gate import Check, check, record
 from mdpose_edge.check.limits import Limits
 from mdpose_edge.check.measures.accuracy import AccuracyLimits
@@ -35,6 +34,7 @@ from mdpose_edge.errors import CalibrationError
 from mdpose_edge.export.bundle import Int8Options, export_checkpoint
 from mdpose_edge.synth import write_dataset
 from tests.artifacts import single_threaded
+from tests.unit.calib.quantized import quantize_onnxruntime
 
 CALIBRATION_IMAGES, VAL_IMAGES = 100, 64
 LIMITS = Limits(AccuracyLimits(max_drop=2.0), scores=ScoreLimits(distance=0.15))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("onnx")
 
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.export.accuracy import (
     Layer,
     LayerCost,
@@ -32,14 +33,14 @@ def test_convolutions_that_share_weights_are_one_layer(artifacts: Artifacts) -> 
 
     model = onnx.load(str(artifacts.bundle("onnx") / "model.onnx"))
     names = {node.name for node in model.graph.node}
-    found = find_layers(model, names)
+    found = find_layers(OnnxGraph(model), names)
     by_first = {layer.name: layer for layer in found}
     tower = by_first["/network/head/tower/tower.0/Conv"]
     assert tower.nodes == tuple(f"/network/head/tower/tower.0{level}/Conv" for level in ("", "_1", "_2"))
     cells = sum((SIZE // stride) ** 2 for stride in (8, 16, 32))
     assert tower.macs == cells * 16 * 16 * 9
     assert sum(len(layer.nodes) for layer in found) == sum(node.op_type == "Conv" for node in model.graph.node)
-    assert find_layers(model, names - set(tower.nodes)) == [layer for layer in found if layer is not tower]
+    assert find_layers(OnnxGraph(model), names - set(tower.nodes)) == [layer for layer in found if layer is not tower]
 
 
 def test_layers_are_ranked_by_what_each_costs_when_it_alone_is_int8() -> None:

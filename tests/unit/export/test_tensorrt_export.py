@@ -124,16 +124,16 @@ def test_kept_float_convolutions_are_asked_for_in_fp16(exported: Make) -> None:
 
 
 def test_the_cache_of_nvdla_has_the_header_of_its_tensorrt_and_every_tensor(exported: Make) -> None:
+    from mdpose_edge.common.onnx_graph import OnnxGraph
     from mdpose_edge.nvdla.cache import missing_scales
-    from mdpose_edge.nvdla.graph import GraphFacts
     from tests.unit.nvdla.caches import read_cache
 
     for jetpack, header in (("5.1", "TRT-8502"), ("6.0", "TRT-8602")):
         bundle = open_bundle(exported("jetson", "int8", jetpack=jetpack, device="agx-orin", nvdla=0))
         text = (bundle.path / CALIBRATION_FILE).read_text()
         assert text.partition("\n")[0] == f"{header}-EntropyCalibration2"
-        facts = GraphFacts(onnx.shape_inference.infer_shapes(onnx.load(bundle.graph)))
-        assert missing_scales(facts, read_cache(text).scales) == ()
+        graph = OnnxGraph(onnx.shape_inference.infer_shapes(onnx.load(bundle.graph)))
+        assert missing_scales(graph, read_cache(text).scales) == ()
         report = json.loads((bundle.path / REPORT_FILE).read_text())
         assert report["nvdla"]["share_of_macs"] == 1.0
 

@@ -121,6 +121,8 @@ def test_accuracy_control_returns_the_layer_at_fault(
     notes: list[str] = []
     options = {"int8": calibration, "progress": lambda done, total, note: notes.append(note)}
     report = export(hard_to_quantize, tmp_path / "out", validation, target=target, precision="int8", **options)
+    measuring = [i for i, note in enumerate(notes) if "calibration images" in note]
+    assert max(measuring) < min(i for i, note in enumerate(notes) if "ranking layers" in note)  # and never again
     assert any(re.search(r"ranking layers: 1/\d+, then the costliest return to float", note) for note in notes)
     assert any(re.search(r"returning layers to float: the 1 costliest, of \d+ at most", note) for note in notes)
     spec = open_bundle(tmp_path / "out").spec

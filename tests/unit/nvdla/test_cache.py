@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 import onnx
 from onnx import helper
 
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.errors import CalibrationError, ExportError
 from mdpose_edge.nvdla.cache import (
     calibration_cache,
@@ -20,7 +21,6 @@ from mdpose_edge.nvdla.cache import (
     write_cache,
 )
 from mdpose_edge.nvdla.dry_run import load_source
-from mdpose_edge.nvdla.graph import GraphFacts
 from mdpose_edge.trt.platforms import calibration_header, version_number
 from tests.artifacts import Artifacts
 from tests.unit.nvdla.caches import read_cache
@@ -83,7 +83,7 @@ SCALES = {"x": 1.0, "a": 2.0, "b": 3.0, "c": 2.5, "d": 5.0, "e": 6.0, "f": 5.5, 
 
 
 def test_tensors_that_must_share_a_scale_get_their_largest() -> None:
-    joined = joined_scales(GraphFacts(concat_of_two_convolutions()), SCALES)
+    joined = joined_scales(OnnxGraph(concat_of_two_convolutions()), SCALES)
     assert joined == {
         **dict.fromkeys("abc", 3.0),  # what a Concat joins, and its output
         **dict.fromkeys("dx", 5.0),  # both inputs of the Add
@@ -100,13 +100,13 @@ def test_groups_that_touch_are_one() -> None:
         helper.make_node("Relu", ["b"], ["c"]),
         helper.make_node("Add", ["b", "c"], ["d"]),
     ]
-    facts = GraphFacts(model(nodes, {"x": SHAPE}, ["d"]))
-    joined = joined_scales(facts, {"x": 1.0, "a": 2.0, "b": 1.5, "c": 4.0, "d": 9.0})
+    graph = OnnxGraph(model(nodes, {"x": SHAPE}, ["d"]))
+    joined = joined_scales(graph, {"x": 1.0, "a": 2.0, "b": 1.5, "c": 4.0, "d": 9.0})
     assert joined == {"x": 4.0, "a": 4.0, "b": 4.0, "c": 4.0, "d": 9.0}
 
 
 def test_the_cache_of_a_graph_has_every_tensor_in_order() -> None:
-    found = read_cache(calibration_cache(concat_of_two_convolutions(), SCALES | {"stranger": 1.0}, "8.5.2"))
+    found = read_cache(calibration_cache(OnnxGraph(concat_of_two_convolutions()), SCALES | {"stranger": 1.0}, "8.5.2"))
     assert found.tensorrt == 8502
     assert list(found.scales) == list("xabcdefgh")
 
@@ -114,21 +114,21 @@ def test_the_cache_of_a_graph_has_every_tensor_in_order() -> None:
 def test_tensors_without_a_scale_are_listed() -> None:
     made = concat_of_two_convolutions()
     few = {name: scale for name, scale in SCALES.items() if name in "xad"}
-    assert missing_scales(GraphFacts(made), few) == ("b", "c", "e", "f", "g", "h")
+    assert missing_scales(OnnxGraph(made), few) == ("b", "c", "e", "f", "g", "h")
     with pytest.raises(CalibrationError, match="a scale for every tensor, got none for b, c, e and 3 more"):
-        calibration_cache(made, few, "8.6.2")
+        calibration_cache(OnnxGraph(made), few, "8.6.2")
 
 
 def test_weights_and_shapes_need_none(artifacts: Artifacts) -> None:
     pytest.importorskip("torch")
-    model = load_source(artifacts.bundle("onnx")).model
-    tensors = GraphFacts(model).float_tensors
-    given = {name for node in model.graph.node for name in node.output}
+    graph = load_source(artifacts.bundle("onnx")).graph
+    tensors = missing_scales(graph, {})
+    given = {name for node in graph.model.graph.node for name in node.output}
     assert set(tensors) == given | {"image"}
-    assert set(tensors) >= {output.name for output in model.graph.output}
+    assert set(tensors) >= {output.name for output in graph.model.graph.output}
 
 
 def test_a_quantized_graph_gets_no_cache() -> None:
     scale, zero = np.float32(0.1).reshape(()), np.zeros((), np.int8)
     with pytest.raises(ExportError, match="expected a graph without Q/DQ"):
-        calibration_cache(one("QuantizeLinear", constants=[scale, zero]), {"x": 1.0, "y": 1.0}, "8.6.2")
+        calibration_cache(OnnxGraph(one("QuantizeLinear", constants=[scale, zero])), {"x": 1.0, "y": 1.0}, "8.6.2")

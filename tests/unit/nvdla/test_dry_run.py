@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 import onnx
 from onnx import helper
 
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.errors import BundleError, ExportError
 from mdpose_edge.nvdla.dry_run import dry_run, load_source
 from tests.artifacts import Artifacts
@@ -37,7 +38,7 @@ def chain(*ops: str) -> onnx.ModelProto:
 
 
 def test_each_node_is_placed_and_the_arithmetic_added_up() -> None:
-    found = dry_run(chain("Conv", "Relu", "Exp", "Conv"), precision="fp16", tensorrt=TENSORRT)
+    found = dry_run(OnnxGraph(chain("Conv", "Relu", "Exp", "Conv")), precision="fp16", tensorrt=TENSORRT)
     assert [(item.node, item.op, item.place) for item in found.placements] == [
         ("0", "Conv", "nvdla"), ("1", "Relu", "nvdla"), ("2", "Exp", "gpu"), ("3", "Conv", "nvdla")
     ]  # fmt: skip
@@ -52,7 +53,7 @@ def test_arithmetic_on_the_gpu_is_not_counted() -> None:
         helper.make_node("Conv", ["x", "w"], ["y"], name="on"),
         helper.make_node("Conv", ["y", "w"], ["z"], name="off", strides=[9, 9]),  # 4 x 4 cells of 32 x 32
     ]
-    found = dry_run(model(nodes, {"x": SHAPE}, ["z"], WEIGHTS), precision="fp16", tensorrt=TENSORRT)
+    found = dry_run(OnnxGraph(model(nodes, {"x": SHAPE}, ["z"], WEIGHTS)), precision="fp16", tensorrt=TENSORRT)
     assert found.share_of_macs == pytest.approx(32 * 32 / (32 * 32 + 4 * 4))
 
 
@@ -67,7 +68,7 @@ def test_arithmetic_on_the_gpu_is_not_counted() -> None:
     ],
 )
 def test_what_the_gpu_parts_are_loadables(ops: list[str], loadables: int) -> None:
-    assert dry_run(chain(*ops), precision="fp16", tensorrt=TENSORRT).loadables == loadables
+    assert dry_run(OnnxGraph(chain(*ops)), precision="fp16", tensorrt=TENSORRT).loadables == loadables
 
 
 def test_a_branch_around_an_island_cannot_close_a_circle() -> None:
@@ -77,7 +78,7 @@ def test_a_branch_around_an_island_cannot_close_a_circle() -> None:
         helper.make_node("Exp", ["a"], ["b"], name="island"),
         helper.make_node("Add", ["a", "b"], ["y"], name="second"),
     ]
-    found = dry_run(model(nodes, {"x": SHAPE}, ["y"]), precision="fp16", tensorrt=TENSORRT)
+    found = dry_run(OnnxGraph(model(nodes, {"x": SHAPE}, ["y"])), precision="fp16", tensorrt=TENSORRT)
     assert [item.place for item in found.placements] == ["nvdla", "gpu", "nvdla"]
     assert found.loadables == 2
 
@@ -89,11 +90,13 @@ def test_branches_that_meet_are_one_loadable_and_others_are_not() -> None:
         helper.make_node("Add", ["a", "b"], ["y"]),
         helper.make_node("Tanh", ["x"], ["z"]),
     ]
-    assert dry_run(model(nodes, {"x": SHAPE}, ["y", "z"]), precision="fp16", tensorrt=TENSORRT).loadables == 2
+    assert (
+        dry_run(OnnxGraph(model(nodes, {"x": SHAPE}, ["y", "z"])), precision="fp16", tensorrt=TENSORRT).loadables == 2
+    )
 
 
 def test_too_many_loadables_are_said() -> None:
-    found = dry_run(chain(*["Relu", "Exp"] * 17), precision="fp16", tensorrt=TENSORRT)
+    found = dry_run(OnnxGraph(chain(*["Relu", "Exp"] * 17)), precision="fp16", tensorrt=TENSORRT)
     assert found.loadables == 17
     assert found.notes == ("17 loadables: a core holds 16 at a time",)
 
@@ -101,16 +104,16 @@ def test_too_many_loadables_are_said() -> None:
 def test_the_product_of_a_silu_is_noted_in_int8() -> None:
     nodes = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["x", "s"], ["y"])]
     made = model(nodes, {"x": SHAPE}, ["y"])
-    assert dry_run(made, precision="fp16", tensorrt=TENSORRT).notes == ()
-    (note,) = dry_run(made, precision="int8", tensorrt=TENSORRT).notes
+    assert dry_run(OnnxGraph(made), precision="fp16", tensorrt=TENSORRT).notes == ()
+    (note,) = dry_run(OnnxGraph(made), precision="int8", tensorrt=TENSORRT).notes
     assert note.startswith("1 SiLUs (x * sigmoid(x))")
     gate = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "s"], ["y"])]
-    assert dry_run(model(gate, {"x": SHAPE}, ["y"]), precision="int8", tensorrt=TENSORRT).notes == ()
+    assert dry_run(OnnxGraph(model(gate, {"x": SHAPE}, ["y"])), precision="int8", tensorrt=TENSORRT).notes == ()
 
 
 def test_an_exported_bundle_leaves_at_its_input_alone(artifacts: Artifacts) -> None:
     pytest.importorskip("torch")
-    found = dry_run(load_source(artifacts.bundle("onnx")).model, precision="int8", tensorrt=TENSORRT)
+    found = dry_run(load_source(artifacts.bundle("onnx")).graph, precision="int8", tensorrt=TENSORRT)
     assert [(item.op, item.place) for item in found.off_nvdla] == [
         ("Cast", "gpu"), ("Transpose", "unsure"), ("Sub", "unsure"), ("Mul", "unsure")
     ]  # fmt: skip
@@ -129,14 +132,14 @@ def test_an_exported_bundle_leaves_at_its_input_alone(artifacts: Artifacts) -> N
 )
 def test_what_nvdla_never_does_is_refused(precision: str, tensorrt: tuple[int, ...], message: str) -> None:
     with pytest.raises(ExportError) as caught:
-        dry_run(chain("Relu"), precision=precision, tensorrt=tensorrt)
+        dry_run(OnnxGraph(chain("Relu")), precision=precision, tensorrt=tensorrt)
     assert str(caught.value).startswith(message)
 
 
 def test_a_quantized_graph_is_refused() -> None:
     scale, zero = np.float32(0.1).reshape(()), np.zeros((), np.int8)
     with pytest.raises(ExportError, match="NVDLA: expected a graph without Q/DQ, got node; give the float graph"):
-        dry_run(one("QuantizeLinear", constants=[scale, zero]), precision="int8", tensorrt=TENSORRT)
+        dry_run(OnnxGraph(one("QuantizeLinear", constants=[scale, zero])), precision="int8", tensorrt=TENSORRT)
 
 
 def test_what_is_no_onnx_graph_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:

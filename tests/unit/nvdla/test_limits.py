@@ -12,14 +12,14 @@ pytest.importorskip("onnx")
 import onnx
 from onnx import TensorProto, helper
 
-from mdpose_edge.nvdla.graph import GraphFacts
+from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.nvdla.limits import RULES, Asked, Verdict, judge
 from tests.unit.nvdla.graphs import conv, model, one
 
 
 def verdict(made: onnx.ModelProto, precision: str = "fp16", tensorrt: tuple[int, ...] = (8, 6, 2)) -> Verdict:
-    facts = GraphFacts(made)
-    return judge(facts, facts.nodes[-1], Asked(precision, tensorrt))  # type: ignore[arg-type]
+    graph = OnnxGraph(made)
+    return judge(graph, graph.nodes[-1], Asked(precision, tensorrt))  # type: ignore[arg-type]
 
 
 def pool(kernel: int, stride: int = 1, pad: int = 0, **more: Any) -> onnx.ModelProto:
