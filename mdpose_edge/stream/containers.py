@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _TS_PACKET = 188
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa")
 _EBML, _SEGMENT, _TRACKS, _TRACK, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0x1F43B675
 _TRACK_NUMBER, _TRACK_TYPE, _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = 0xD7, 0x83, 0xA3, 0xA0, 0xA1
 _PARENTS = (_SEGMENT, _TRACKS, _CLUSTER, _BLOCK_GROUP)
@@ -38,7 +39,8 @@ class Container:
 def read_container(path: Path) -> Container:
     """Read the outermost structure of a file, without decoding anything.
 
-    It knows Matroska and WebM, MP4 and MOV, AVI, FLV, MPEG-TS, GIF, PNG and raw motion JPEG; of others it says nothing.
+    It knows Matroska and WebM, MP4 and MOV, AVI, FLV, WMV, Ogg, MPEG-TS, GIF, PNG and raw motion JPEG; of others it
+    says nothing.
     """
     return _read(path, _container)
 
@@ -68,6 +70,10 @@ def _container(file: BinaryIO, size: int) -> Container:
         return _iso(file, size)
     if head.startswith(b"RIFF"):
         return Container(whole=_chunks_end(file, size), states_count=head[8:12] == b"AVI ")
+    if head.startswith(b"OggS"):
+        return Container(whole=_ogg_ends(file, size))
+    if head.startswith(_ASF):
+        return Container(whole=_asf_ends(file, size))
     if head.startswith(b"FLV"):
         return Container(whole=_flv_ends(file, size))
     if head.startswith((b"GIF87a", b"GIF89a")):
@@ -136,6 +142,27 @@ def _chunks_end(file: BinaryIO, size: int) -> bool | None:
             return None
         start += 8 + length + length % 2
     return start <= size + 1
+
+
+def _ogg_ends(file: BinaryIO, size: int) -> bool | None:
+    """See whether the last page is all there, and marked as the end of its stream (RFC 3533)."""
+    tail = _bytes(file, max(0, size - (1 << 17)), 1 << 17)
+    at = tail.rfind(b"OggS")
+    if at < 0:
+        return None
+    page = tail[at:]
+    return len(page) > 27 and bool(page[5] & 4) and len(page) == 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _asf_ends(file: BinaryIO, size: int) -> bool | None:
+    """Walk the outermost objects of a WMV or ASF; one that was broadcast states no size."""
+    start = 0
+    while start + 24 <= size:
+        length = int.from_bytes(_bytes(file, start + 16, 8), "little")
+        if length < 24:
+            return None
+        start += length
+    return start == size
 
 
 def _flv_ends(file: BinaryIO, size: int) -> bool:

@@ -109,14 +109,16 @@ class VideoFile(FrameSource):
         self._capture = open_file(Path(path)) if capture is None else capture
         self._container = Container() if self._is_remote else read_container(Path(path))
         self.fps, self.total = self._capture.fps, self._capture.total
-        self._closed, self._last_s = False, 0.0
+        self._closed = False
+        self._last_s, self._step_s = 0.0, 0.0
         if (self._container.tracks or 1) > 1:
             note(f"{self.name}: the first of its {self._container.tracks} video tracks is read.")
 
     def __iter__(self) -> Iterator[CapturedFrame]:
         try:
             for index, image in self._pictures():
-                self._last_s = self._time_s(index)
+                time_s = self._time_s(index)
+                self._last_s, self._step_s = time_s, time_s - self._last_s if index else 1 / (self.fps or 30.0)
                 if self._usable(image, index):
                     assert image is not None
                     yield CapturedFrame(index, self._last_s, image, self.name)
@@ -178,7 +180,8 @@ class VideoFile(FrameSource):
     def _breaks_off(self, frames: int) -> bool:
         exact, container = self._exact_count(), self._container
         if exact is not None:
-            return exact - frames > max(MISSING_FRAMES, MISSING_SHARE * exact)
+            limit = max(MISSING_FRAMES, MISSING_SHARE * exact)  # an AVI of varying rate counts pauses as frames
+            return exact - frames > limit and self._seems_short(limit)
         if container.whole is not None or self.total is None or self.fps is None:
             return container.whole is False
         return self._seems_short(max(MISSING_FRAMES, MISSING_SHARE * self.total))
@@ -190,7 +193,7 @@ class VideoFile(FrameSource):
         """
         if self.total is None or self.fps is None:
             return True
-        return round(self.total - self.fps * self._last_s - 1, 1) > missing
+        return round(self.total - self.fps * (self._last_s + self._step_s), 1) > missing
 
     def _exact_count(self) -> int | None:
         """Give the number of frames where the file tells, rather than the decoder's estimate."""

@@ -126,7 +126,7 @@ def test_an_early_end_is_told_whether_or_not_the_header_knows_the_length(
 def test_times_are_the_containers_and_a_pause_is_no_loss(tmp_path: Path, decoder: str) -> None:
     pytest.importorskip("av")
     times = (0.0, 0.1, 0.2, 2.0, 2.1, 5.0)
-    for suffix in (".mkv", ".mp4"):
+    for suffix in (".mkv", ".mp4", ".ts"):
         writer = AvWriter(tmp_path / f"clip{suffix}", 10, (96, 64))
         for number, time_s in enumerate(times):
             writer.write(picture(number), time_s)
@@ -134,6 +134,23 @@ def test_times_are_the_containers_and_a_pause_is_no_loss(tmp_path: Path, decoder
         frames, error = frames_and_error(VideoFile(tmp_path / f"clip{suffix}"))
         assert error is None
         np.testing.assert_allclose([frame.time_s for frame in frames], times, atol=0.001)
+
+
+def test_an_avi_that_counts_its_pauses_as_frames_is_whole(tmp_path: Path, decoder: str) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.avi"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="bgr24")
+            frame.pts = 10 * number
+            for packet in stream.encode(frame):
+                file.mux(packet)
+        for packet in stream.encode():
+            file.mux(packet)
+    frames, error = frames_and_error(VideoFile(tmp_path / "clip.avi"))
+    assert error is None
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(20) / 5, atol=0.021)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
@@ -227,7 +244,7 @@ def test_a_second_video_track_is_told(tmp_path: Path) -> None:
         assert notes == [f"{tmp_path / f'two{suffix}'}: the first of its 2 video tracks is read."]
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".flv", ".ts", ".gif", ".webp"])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".flv", ".wmv", ".ogg", ".ts", ".gif", ".webp"])
 def test_a_container_tells_whether_it_is_whole(tmp_path: Path, suffix: str) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / f"clip{suffix}"
@@ -235,7 +252,9 @@ def test_a_container_tells_whether_it_is_whole(tmp_path: Path, suffix: str) -> N
         path.write_bytes(cv2.imencode(suffix, np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))[1])
     else:
         with av.open(str(path), "w") as file:
-            stream = file.add_stream({".flv": "flv1", ".gif": "gif"}.get(suffix, "mpeg4"), rate=10)
+            stream = file.add_stream(
+                {".flv": "flv1", ".gif": "gif", ".wmv": "wmv2", ".ogg": "libvpx"}.get(suffix, "mpeg4"), rate=10
+            )
             stream.width, stream.height, stream.pix_fmt = 96, 64, "rgb8" if suffix == ".gif" else "yuv420p"
             noise = np.random.default_rng(0).integers(0, 256, (8, 64, 96, 3), np.uint8)
             for image in [*noise, None]:
