@@ -113,7 +113,8 @@ def mdpose_edge(
 
 
 def test_a_reader_that_leaves_does_not_change_how_a_command_ends(tmp_path: Path) -> None:
-    done = mdpose_edge("models", "--json", tmp_path / "models.json", shell="{} | head -1")
+    preset = REPOSITORY / "configs" / "dla34_synth_128.yaml"
+    done = mdpose_edge("models", preset, "--json", tmp_path / "models.json", shell="{} | head -1")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads((tmp_path / "models.json").read_text())["presets"]
     assert mdpose_edge("--help", shell="{} | true").returncode == 0
