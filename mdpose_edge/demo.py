@@ -20,8 +20,8 @@ from mdpose_edge.datasets.images import read_image, write_image
 from mdpose_edge.draw import contact_sheet
 from mdpose_edge.errors import ConfigError, TrainingError
 from mdpose_edge.evaluate import evaluate
-from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-from mdpose_edge.export.validation import Validation
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.stream.folder import infer_images
 from mdpose_edge.synth import write_dataset
@@ -111,7 +111,10 @@ def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
 
 def _export(model: Path, out: Path, target: str, report: Report) -> None:
     export_checkpoint(
-        model, out, target=target, progress=lambda done, total, step: report(done, total, step, f"exporting {target}")
+        model,
+        out,
+        ExportOptions(target=target),
+        progress=lambda done, total, step: report(done, total, step, f"exporting {target}"),
     )
 
 
@@ -137,10 +140,7 @@ def _quantize(out: Path, model: Path, data: Path, report: Report) -> dict[str, A
     export_checkpoint(
         model,
         bundle,
-        target="openvino",
-        precision="int8",
-        int8=Int8Options(calibration),
-        validation=Validation(data, report=out / INT8_REPORT),
+        ExportOptions(target="openvino", precision="int8", calib=calibration, val_data=data, report=out / INT8_REPORT),
         progress=lambda done, total, step: report(done, total, step, "exporting INT8"),
     )
     accuracy = open_bundle(bundle).spec.provenance.accuracy

@@ -117,18 +117,18 @@ class Artifacts:
 
     def bundle(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
         """Give an exported bundle; treat it as read-only."""
-        from mdpose_edge.export.bundle import Int8Options, export_checkpoint
+        from mdpose_edge.export.bundle import export_checkpoint
+        from mdpose_edge.export.options import ExportOptions
 
         path = self._directory / f"{target}-{precision}-{batch}"
         if path.exists():
             return path
         if precision == "int8" and target == "openvino":
             pytest.importorskip("nncf")
-        int8 = Int8Options(self.calibration(), allow_few=True) if precision == "int8" else None
+        calib = self.calibration() if precision == "int8" else None
+        options = ExportOptions(target, precision, batch, calib=calib, allow_few=calib is not None)
         with single_threaded():
-            return export_checkpoint(
-                self.checkpoint(), path, target=target, precision=precision, batch=batch, int8=int8
-            )
+            return export_checkpoint(self.checkpoint(), path, options).path
 
     def model(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
         """Give what opens for a target: the checkpoint for "torch", else a bundle."""

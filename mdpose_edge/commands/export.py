@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown, tell_left_out
-from mdpose_edge.errors import ConfigError
 
 
-class Target(str, Enum):
+class TargetName(str, Enum):
     """What an export is for."""
 
     onnx = "onnx"
@@ -24,7 +22,7 @@ class Target(str, Enum):
     triton = "triton"
 
 
-class Precision(str, Enum):
+class PrecisionName(str, Enum):
     """Arithmetic of an exported graph."""
 
     fp32 = "fp32"
@@ -32,7 +30,7 @@ class Precision(str, Enum):
     int8 = "int8"
 
 
-class CalibrationMethod(str, Enum):
+class MethodName(str, Enum):
     """How INT8 ranges are chosen."""
 
     min_max = "min-max"
@@ -44,9 +42,9 @@ class CalibrationMethod(str, Enum):
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
-    target: Annotated[Target, typer.Option(help="What will run the graph.")],
+    target: Annotated[TargetName, typer.Option(help="What will run the graph.")],
     precision: Annotated[
-        Precision | None,
+        PrecisionName | None,
         typer.Option(help="Arithmetic of the graph. Default: fp16 for tensorrt and jetson, else fp32."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call: the graph's shape is static.")] = 1,
@@ -54,7 +52,7 @@ def export(
         Path | None, typer.Option(metavar="CALIB", help="With int8: a folder that mdpose-edge calib make wrote.")
     ] = None,
     calib_method: Annotated[
-        CalibrationMethod | None,
+        MethodName | None,
         typer.Option(help="With int8: how ranges are chosen. Default: what measured best for the target."),
     ] = None,
     keep_float: Annotated[
@@ -114,94 +112,39 @@ def export(
     """
     from mdpose_edge.check.report import REPORT_FILE
     from mdpose_edge.common.outputs import check_outputs
-    from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-    from mdpose_edge.export.targets.tensorrt_options import Wish
-    from mdpose_edge.export.validation import Validation
+    from mdpose_edge.export.bundle import export_checkpoint
+    from mdpose_edge.export.options import ExportOptions
 
     page = None if report is None else report / REPORT_FILE
     check_outputs({"--report": page}, [checkpoint, calib, val_data], force=force)
-    if report is not None and report.resolve().is_relative_to(out.resolve()):
-        do = "name another folder: a bundle may hold nothing but its own files"
-        raise ConfigError("--report", expected="a place apart from --out", got=str(report), do=do)
+    options = ExportOptions(
+        target=target.value,
+        precision=None if precision is None else precision.value,
+        batch=batch,
+        calib=calib,
+        calib_method=None if calib_method is None else calib_method.value,
+        keep_float=tuple(keep_float or ()),
+        allow_few=allow_few,
+        trt=trt,
+        jetpack=jetpack,
+        device=device,
+        nvdla=nvdla,
+        val_data=val_data,
+        val_split=val_split,
+        val_format=val_format,
+        val_limit=val_limit,
+        max_drop=max_drop,
+        report=report,
+    )
     tell_left_out(val_data)
-    validation = None
+    with progress_shown("exporting") as show:
+        done = export_checkpoint(checkpoint, out, options, progress=show)
     if val_data is not None:
-        validation = Validation(val_data, val_split, val_limit, max_drop, report, val_format)
-    else:
-        _need(
-            "validation data",
-            "--val-data DIR",
-            max_drop=max_drop,
-            report=report,
-            val_limit=val_limit,
-            val_format=val_format,
-        )
-    int8 = None
-    if calib is not None:
-        method = None if calib_method is None else calib_method.value
-        int8 = Int8Options(calib, method, tuple(keep_float or ()), allow_few)
-    else:
-        _need(
-            "a calibration set", "--calib CALIB", calib_method=calib_method, keep_float=keep_float, allow_few=allow_few
-        )
-    if target is Target.triton and batch != 1:
-        do = "leave it out; mdpose-edge triton has --max-batch"
-        raise ConfigError("--batch", expected="none: Triton batches by itself", got=str(batch), do=do)
-    for_tensorrt = target in (Target.tensorrt, Target.jetson)
-    precision = precision or (Precision.fp16 if for_tensorrt else Precision.fp32)
-    for name, value in {"trt": trt, "jetpack": jetpack, "device": device, "nvdla": nvdla}.items():
-        if value is not None and not for_tensorrt:
-            expected = "--target tensorrt or jetson" if name == "trt" else "--target jetson"
-            raise ConfigError(f"--{name}", expected=expected, got=f"--target {target.value}", do="leave it out")
-    wish = Wish(target.value, trt, jetpack, device, nvdla) if for_tensorrt else None
-    for_triton = target is Target.triton
-    if for_triton:
-        from mdpose_edge.triton.repository import check_repository_place, write_repository
-
-        check_repository_place(out)
-    with progress_shown("exporting") as show, ExitStack() as stack:
-        bundle = Path(stack.enter_context(TemporaryDirectory()), "bundle") if for_triton else out
-        export_checkpoint(
-            checkpoint,
-            bundle,
-            target=Target.onnx.value if for_triton else target.value,
-            precision=precision.value,
-            batch=batch,
-            int8=int8,
-            tensorrt=wish,
-            validation=validation,
-            progress=show,
-        )
-        found = None if validation is None else _read_report(bundle)
-        if for_triton:
-            write_repository(bundle, out)
-    if found is not None:
-        _print_findings(found)
-    typer.echo(str(out))
+        _print_findings(done.report)
+    typer.echo(str(done.path))
 
 
-def _need(expected: str, option: str, **given: object) -> None:
-    """Refuse options that mean nothing without another."""
-    names = [
-        f"--{name.replace('_', '-')}"
-        for name, value in given.items()
-        if value is not None and value is not False and value != []  # --max-drop 0 is given
-    ]
-    if names:
-        them = "it" if len(names) == 1 else "them"
-        raise ConfigError(", ".join(names), expected=expected, got="none", do=f"pass {option}, or leave {them} out")
-
-
-def _read_report(bundle: Path) -> dict[str, Any]:
-    import json
-
-    from mdpose_edge.bundle import REPORT_FILE
-
-    found: dict[str, Any] = json.loads((bundle / REPORT_FILE).read_text(encoding="utf-8"))
-    return found
-
-
-def _print_findings(found: dict[str, Any]) -> None:
+def _print_findings(found: Mapping[str, Any]) -> None:
     """Say what the gate found, and which layers went back to float."""
     from mdpose_edge.export.control_page import speed_sentence
 

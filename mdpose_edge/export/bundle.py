@@ -6,10 +6,11 @@ This module imports without torch, so that a device can say which extra an expor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from mdpose_edge import __version__
 from mdpose_edge.bundle import REPORT_FILE, Bundle, check_bundle_place, draft_bundle
@@ -19,10 +20,9 @@ from mdpose_edge.common.files import file_sha256
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import CalibrationError, ConfigError, ExportError
-from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, find_target, measure_target, write_target
-from mdpose_edge.export.targets.tensorrt_options import Resolved, Wish, resolve
-from mdpose_edge.export.validation import Validation, check_measurable_here
-from mdpose_edge.spec import ModelSpec, Precision, Provenance
+from mdpose_edge.export.options import TRITON, ExportOptions
+from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, measure_target, write_target
+from mdpose_edge.spec import ModelSpec, Provenance
 
 if TYPE_CHECKING:
     import onnx
@@ -35,107 +35,107 @@ _STEPS = ("reading the checkpoint", "tracing the network", "writing the graph", 
 
 
 @dataclass(frozen=True)
-class Int8Options:
-    """What an INT8 export is told, as the command line has it."""
+class Exported:
+    """What an export wrote."""
 
-    calibration: str | Path
-    """A calibration set's folder."""
-    method: str | None = None
-    """Of choosing ranges, or None for the target's own choice."""
-    keep_float: Collection[str] = ()
-    """Names of convolutions to leave float."""
-    allow_few: bool = False
-    """Take a set of fewer than MIN_IMAGES."""
+    path: Path
+    """The bundle's directory; for the target triton, the model repository's."""
+    report: Mapping[str, Any]
+    """The bundle's report: how far its graph is from the network, and what the gate found."""
 
 
 def export_checkpoint(
-    checkpoint: str | Path,
-    out: str | Path,
-    *,
-    target: str,
-    precision: str = "fp32",
-    batch: int = 1,
-    int8: Int8Options | None = None,
-    tensorrt: Wish | None = None,
-    validation: Validation | None = None,
-    progress: Progress | None = None,
-) -> Path:
+    checkpoint: str | Path, out: str | Path, options: ExportOptions, *, progress: Progress | None = None
+) -> Exported:
     """Export a checkpoint as a bundle.
 
     Args:
         checkpoint: a .safetensors file that training wrote.
         out: the bundle's directory; an earlier bundle there is replaced.
-        target: one of TARGETS.
-        precision: "fp32"; "fp16": weights in float16, and in an ONNX graph the arithmetic too; "int8": docs/int8.md
-            has the form of each target. The input stays uint8 and the outputs float32.
-        batch: images per call; the graph's shapes are static.
-        int8: given for "int8", and for nothing else.
-        tensorrt: what the device has, for the targets tensorrt and jetson; None for the newest TensorRT, or the
-            smallest Orin.
-        validation: data for the gate, which then decides whether the bundle appears; None measures no accuracy.
+        options: for which target, and how.
         progress: called as each step begins, while ranges are measured, and at the end.
-
-    Returns:
-        The bundle's directory.
 
     Raises:
         MissingPackageError: the extra `export` is not installed.
         CheckpointError, SpecError: the checkpoint cannot be read.
         CalibrationError: the calibration set is no whole one, too small, or made for another input.
-        ConfigError: no such calibration method.
-        ExportError: no such target or precision, the source is a bundle or a graph, the options do not go together, or
-            the graph differs from the network; no bundle is left.
+        ConfigError: the gate's page has no place of its own, or a budget of AP is for images without annotations.
+        ExportError: the source is a bundle or a graph, or the graph differs from the network; no bundle is left.
         GateError: it fell short of the checkpoint on the validation data; no bundle is left.
         DataError, InputError: the validation data cannot be used.
         BundleError: `out` holds something else, or cannot be written.
+
+    Example:
+        ```python
+        from mdpose_edge.export.bundle import export_checkpoint
+        from mdpose_edge.export.options import ExportOptions
+
+        export_checkpoint("model.safetensors", "bundle", ExportOptions(target="openvino", precision="fp16"))
+        ```
     """
-    report = progress or (lambda done, total, step: None)
-    kind = find_target(target, precision)
-    resolved = _resolve(target, precision, tensorrt)
-    _check_int8(kind, precision, int8)
     checkpoint, out = Path(checkpoint), Path(out)
+    report = progress or (lambda done, total, step: None)
     _check_source(checkpoint)
+    _check_page(options, out)
+    if options.target == TRITON:
+        return _export_repository(checkpoint, out, options, report)
     check_bundle_place(out)
-    if validation is not None:
-        check_measurable_here(target, precision, resolved)
-    calibration = None if int8 is None else _open_calibration(int8)
+    return Exported(out, _export_bundle(checkpoint, out, options, report))
+
+
+def _export_repository(checkpoint: Path, out: Path, options: ExportOptions, report: Progress) -> Exported:
+    from mdpose_edge.triton.repository import check_repository_place, write_repository
+
+    check_repository_place(out)
+    with TemporaryDirectory() as folder:
+        bundle = Path(folder, "bundle")
+        findings = _export_bundle(checkpoint, bundle, options, report)
+        write_repository(bundle, out)
+    return Exported(out, findings)
+
+
+def _export_bundle(checkpoint: Path, out: Path, options: ExportOptions, report: Progress) -> dict[str, Any]:
+    """Write the bundle, and return its report."""
+    calibration = None if options.calib is None else _open_calibration(options.calib, options.allow_few)
     _require_packages()
     from mdpose_edge.checkpoint import load_network
 
     report(0, len(_STEPS), _STEPS[0])
     network, trained = load_network(checkpoint)
-    if validation is not None:
-        validation.check(trained.keypoints)
+    if options.validation is not None:
+        options.validation.check(trained.keypoints)
     if calibration is not None:
         calibration.check_fits(trained.input)
-    spec = _bundle_spec(trained, kind, target, precision, batch, file_sha256(checkpoint), calibration)
+    spec = _bundle_spec(trained, options, file_sha256(checkpoint), calibration)
     with draft_bundle(out, spec) as draft:
         report(1, len(_STEPS), _STEPS[1])
         graph = OnnxGraph(_trace(network, spec))
         report(2, len(_STEPS), _STEPS[2])
-        job = Job(graph, spec, draft.path, _int8_job(int8, calibration), _within(report, 2), resolved)
-        written, accuracy = _write(kind, job, checkpoint, out.name, validation, report)
+        int8 = None if calibration is None else Int8(calibration, options.calib_method, tuple(options.keep_float))
+        job = Job(graph, spec, draft.path, int8, _within(report, 2), options.tensorrt)
+        written, accuracy = _write(options, job, checkpoint, out.name, report)
         provenance = replace(spec.provenance, accuracy=accuracy)
         opset = written.opset or spec.opset
         draft.spec = replace(spec, quantization=written.quantization, opset=opset, provenance=provenance)
         report(3, len(_STEPS), _STEPS[3])
-        text = json.dumps(_verify(network, Bundle(draft.path, draft.spec), kind, calibration, written), indent=2) + "\n"
-        (draft.path / REPORT_FILE).write_text(text, encoding="utf-8")
+        found = _verify(network, Bundle(draft.path, draft.spec), options.form, calibration, written)
+        (draft.path / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     report(len(_STEPS), len(_STEPS), "done")
-    return out
+    return found
 
 
 def _write(
-    kind: Target, job: Job, checkpoint: Path, name: str, validation: Validation | None, report: Progress
+    options: ExportOptions, job: Job, checkpoint: Path, name: str, report: Progress
 ) -> tuple[Written, dict[str, Any] | None]:
-    """Write the target's files, and give what is to be said of them and of their accuracy."""
-    if validation is None:
-        return write_target(kind, job, measure_target(kind, job)), None
+    """Write the target's files, and return what is to be said of them and of their accuracy."""
+    if options.validation is None:
+        return write_target(options.form, job, measure_target(options.form, job)), None
     from mdpose_edge.export.validate import write_validated
 
-    return write_validated(
-        kind, job, checkpoint, name, validation, lambda what: report(2, len(_STEPS), f"{_STEPS[2]}: {what}")
-    )
+    def note(what: str) -> None:
+        report(2, len(_STEPS), f"{_STEPS[2]}: {what}")
+
+    return write_validated(options.form, job, checkpoint, name, options.validation, note)
 
 
 def _check_source(path: Path) -> None:
@@ -151,40 +151,19 @@ def _check_source(path: Path) -> None:
     raise ExportError(str(path), expected="a float checkpoint (.safetensors)", got=got, do=do)
 
 
-def _check_int8(kind: Target, precision: str, int8: Int8Options | None) -> None:
-    if precision == "int8" and int8 is None:
-        do = "make one with mdpose-edge calib make, and pass --calib CALIB"
-        raise ExportError("--precision int8", expected="a calibration set", got="none", do=do)
-    if int8 is None:
-        return
-    if precision != "int8":
-        expected, do = "--precision int8 with a calibration set", "add it, or leave --calib out"
-        raise ExportError("--calib", expected=expected, got=f"--precision {precision}", do=do)
-    if int8.method is not None and int8.method not in kind.methods:
-        expected, do = f"one of {', '.join(kind.methods)}", "choose one of these, or another target"
-        raise ConfigError("--calib-method", expected=expected, got=int8.method, do=do)
+def _check_page(options: ExportOptions, out: Path) -> None:
+    if options.report is not None and Path(options.report).resolve().is_relative_to(out.resolve()):
+        do = "name another folder: a bundle may hold nothing but its own files"
+        raise ConfigError("--report", expected="a place apart from --out", got=str(options.report), do=do)
 
 
-def _resolve(target: str, precision: str, wish: Wish | None) -> Resolved | None:
-    """Find what the device is, before anything is loaded: what is impossible is refused at once."""
-    if target == "tensorrt" or target == "jetson":
-        return resolve(wish or Wish(target), precision)
-    return None
-
-
-def _open_calibration(int8: Int8Options) -> CalibrationSet:
-    calibration = open_calibration_set(int8.calibration)
-    if len(calibration) < MIN_IMAGES and not int8.allow_few:
+def _open_calibration(path: str | Path, allow_few: bool) -> CalibrationSet:
+    calibration = open_calibration_set(path)
+    if len(calibration) < MIN_IMAGES and not allow_few:
         do = "make a larger one, or pass --allow-few to measure ranges on so few"
         expected, got = f"at least {MIN_IMAGES} images", str(len(calibration))
-        raise CalibrationError(str(int8.calibration), expected=expected, got=got, do=do)
+        raise CalibrationError(str(path), expected=expected, got=got, do=do)
     return calibration
-
-
-def _int8_job(int8: Int8Options | None, calibration: CalibrationSet | None) -> Int8 | None:
-    if int8 is None or calibration is None:
-        return None
-    return Int8(calibration, int8.method, tuple(int8.keep_float))
 
 
 def _within(report: Progress, step: int) -> Callable[[int, int], None]:
@@ -198,24 +177,18 @@ def _require_packages() -> None:
 
 
 def _bundle_spec(
-    trained: ModelSpec,
-    kind: Target,
-    target: str,
-    precision: str,
-    batch: int,
-    sha256: str,
-    calibration: CalibrationSet | None,
+    trained: ModelSpec, options: ExportOptions, sha256: str, calibration: CalibrationSet | None
 ) -> ModelSpec:
     from mdpose_edge.export.onnx import OPSET
 
     digest = None if calibration is None else calibration.digest
     return replace(
         trained,
-        input=replace(trained.input, batch=batch),
-        target=target,
-        precision=cast(Precision, precision),  # find_target knows it
-        opset=OPSET if kind.is_onnx else None,
-        graph=kind.graph,
+        input=replace(trained.input, batch=options.batch),
+        target=options.bundle_target,
+        precision=options.chosen_precision,
+        opset=OPSET if options.form.is_onnx else None,
+        graph=options.form.graph,
         provenance=Provenance(toolkit_version=__version__, checkpoint_sha256=sha256, calibration_digest=digest),
     )
 

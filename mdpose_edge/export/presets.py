@@ -94,12 +94,14 @@ def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats
         ExportError: no such target or precision, or the export fails.
     """
     from mdpose_edge.export.bundle import export_checkpoint
+    from mdpose_edge.export.options import ExportOptions
     from mdpose_edge.runtimes.registry import open_engine
 
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = _random_checkpoint(path, Path(folder) / "random.safetensors")
-        options = _int8_options(checkpoint, Path(folder)) if precision == "int8" else {}
-        bundle = export_checkpoint(checkpoint, Path(folder) / "bundle", target=target, precision=precision, **options)
+        calib = _calibrate(checkpoint, Path(folder)) if precision == "int8" else None
+        options = ExportOptions(target=target, precision=precision, calib=calib, allow_few=calib is not None)
+        bundle = export_checkpoint(checkpoint, Path(folder) / "bundle", options).path
         spec, adapter = open_engine(bundle, None, threads)
         with adapter:
             images = np.random.default_rng(0).integers(0, 256, (1, spec.input.height, spec.input.width, 3), np.uint8)
@@ -127,10 +129,9 @@ def _random_checkpoint(path: Path, out: Path) -> Path:
     return out
 
 
-def _int8_options(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Calibrate on a few drawn scenes."""
+def _calibrate(checkpoint: Path, folder: Path) -> Path:
+    """Make a calibration set of a few drawn scenes."""
     from mdpose_edge.calib.make import make_calibration_set
-    from mdpose_edge.export.bundle import Int8Options
     from mdpose_edge.runtimes.registry import read_model_spec
     from mdpose_edge.synth import write_dataset
 
@@ -142,7 +143,7 @@ def _int8_options(checkpoint: Path, folder: Path) -> dict[str, Any]:
         num=CALIBRATION_SCENES,
         allow_few=True,
     )
-    return {"int8": Int8Options(folder / "calib", allow_few=True)}
+    return folder / "calib"
 
 
 def _timed(adapter: Any, images: Any) -> float:

@@ -10,7 +10,7 @@ from mdpose_edge.check.limits import Limits
 from mdpose_edge.check.measures.accuracy import AccuracyLimits
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError, ExportError
-from mdpose_edge.export.targets.tensorrt_options import Resolved
+from mdpose_edge.export.targets.tensorrt_options import TensorRtTarget
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.trt.platforms import show, typing_of
 
@@ -62,23 +62,23 @@ class Validation:
             raise ConfigError("--report", expected=expected, got=f"the file {self.report}", do=do)
 
 
-def check_measurable_here(target: str, precision: str, resolved: Resolved | None) -> None:
+def check_measurable_here(target: str, precision: str, device: TensorRtTarget | None) -> None:
     """Refuse to measure a float32 graph in the name of a precision that only the device gives it.
 
     Args:
         target: --target.
         precision: of the bundle.
-        resolved: what the device is, for TensorRT.
+        device: what the device is, for TensorRT.
 
     Raises:
         ExportError: the graph does not state the precision.
     """
-    if resolved is None or precision == "fp32":
+    if device is None or precision == "fp32":
         return
-    if resolved.nvdla_core is not None:
+    if device.nvdla_core is not None:
         giver = f"NVDLA, which makes a float32 graph {precision} on the device"
-    elif precision == "fp16" and typing_of(resolved.version) == "weak":
-        giver = f"TensorRT {show(resolved.version)}, which makes a float32 graph fp16 on the device"
+    elif precision == "fp16" and typing_of(device.version) == "weak":
+        giver = f"TensorRT {show(device.version)}, which makes a float32 graph fp16 on the device"
     else:
         return
     raise ExportError(

@@ -1,7 +1,7 @@
 """What runs where: JetPack, TensorRT, CUDA, Python, devices, NVDLA cores and memory, in one place, with its sources.
 
 Pure data and look-ups, nothing is asked of the machine: an export anywhere, a build on the device and `doctor` read the
-same table, and a wish that no hardware or release fulfils is refused with the reason.
+same table, and what no hardware or release supports is refused with the reason.
 
 "NVDLA" is NVIDIA's Deep Learning Accelerator, a unit beside the GPU; the backbone DLA-34 is another thing by that name.
 
@@ -247,8 +247,8 @@ def check_pair(jetpack: JetPack, device: Device) -> None:
     )
 
 
-def check_wish(tensorrt: Version, device: Device | None, precision: str, nvdla: int | None) -> None:
-    """Refuse what no hardware or release fulfils.
+def check_supported(tensorrt: Version, device: Device | None, precision: str, nvdla: int | None) -> None:
+    """Refuse what no hardware or release supports.
 
     Args:
         tensorrt: the version to build with.

@@ -26,8 +26,8 @@ from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.common.files import file_sha256, visible_files
 from mdpose_edge.datasets.coco import write_results
 from mdpose_edge.evaluate import evaluate
-from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-from mdpose_edge.export.targets.tensorrt_options import Wish
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.synth import write_dataset
 from scripts.gpu import layout
@@ -93,17 +93,14 @@ def draw(args: argparse.Namespace, size: tuple[int, int]) -> Path:
 
 def export(args: argparse.Namespace, calibration: Path) -> None:
     """Export every bundle, and the float graph that they are measured against."""
-    wish = Wish("tensorrt", trt=TENSORRT)
     for engine in layout.ENGINES:
         say(f"exporting {engine.precision}, batch {engine.batch}")
-        few = args.calibration_images < 100
-        int8 = Int8Options(calibration, allow_few=few) if engine.precision == "int8" else None
-        out = args.out / engine.folder
-        export_checkpoint(
-            args.checkpoint, out, target="tensorrt", precision=engine.precision, batch=engine.batch, int8=int8,
-            tensorrt=wish,
-        )  # fmt: skip
-    export_checkpoint(args.checkpoint, args.out / "float", target="onnx")
+        int8 = engine.precision == "int8"
+        export_checkpoint(args.checkpoint, args.out / engine.folder, ExportOptions(
+            target="tensorrt", precision=engine.precision, batch=engine.batch, trt=TENSORRT,
+            calib=calibration if int8 else None, allow_few=int8 and args.calibration_images < 100,
+        ))  # fmt: skip
+    export_checkpoint(args.checkpoint, args.out / "float", ExportOptions(target="onnx"))
 
 
 def record_reference(args: argparse.Namespace) -> None:
@@ -159,15 +156,13 @@ def record_conformance(out: Path) -> None:
     out.mkdir()
     artifacts = Artifacts(out)
     checkpoint = artifacts.checkpoint()
-    wish = Wish("tensorrt", trt=TENSORRT)
     for target in CONFORMANCE_TARGETS:
         for precision, batch in VARIANTS:
             folder = out / f"{target}-{precision}-{batch}"
-            export_checkpoint(
-                checkpoint, folder, target=target, precision=precision, batch=batch,
-                tensorrt=wish if target == "tensorrt" else None,
-                int8=Int8Options(artifacts.calibration(), allow_few=True) if precision == "int8" else None,
-            )  # fmt: skip
+            export_checkpoint(checkpoint, folder, ExportOptions(
+                target=target, precision=precision, batch=batch, trt=TENSORRT if target == "tensorrt" else None,
+                calib=artifacts.calibration() if precision == "int8" else None, allow_few=precision == "int8",
+            ))  # fmt: skip
     reference, heads = artifacts.reference(), {}
     for batch in sorted({batch for _, batch in VARIANTS}):
         images = random_images(read_model_spec(out / f"onnx-fp32-{batch}").input)

@@ -17,12 +17,11 @@ from mdpose_edge.calib import openvino_int8
 from mdpose_edge.calib.ranges import TensorRange, measure_ranges
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, METHODS
 from mdpose_edge.common.onnx_graph import OnnxGraph
-from mdpose_edge.errors import ExportError
 from mdpose_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mdpose_edge.calib.dataset import CalibrationSet
-    from mdpose_edge.export.targets.tensorrt_options import Resolved
+    from mdpose_edge.export.targets.tensorrt_options import TensorRtTarget
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Job:
     """Given where the spec's precision is int8."""
     progress: Callable[[int, int], None] | None = None
     """Called with (images done, images in all) while ranges are measured."""
-    tensorrt: Resolved | None = None
+    tensorrt: TensorRtTarget | None = None
     """Given where the target is for TensorRT: the device's version, and the Jetson if it is one."""
 
 
@@ -105,21 +104,6 @@ TARGETS = {
     "jetson": _TENSORRT,
 }
 """By name: `ModelSpec.target`, and --target."""
-
-
-def find_target(name: str, precision: str) -> Target:
-    """Look a target up.
-
-    Raises:
-        ExportError: no such target, or not in this precision.
-    """
-    if name not in TARGETS:
-        raise ExportError("--target", expected=f"one of {', '.join(TARGETS)}", got=name, do="choose one of these")
-    target = TARGETS[name]
-    if precision not in target.precisions:
-        expected = f"one of {', '.join(target.precisions)}"
-        raise ExportError("--precision", expected=expected, got=precision, do="choose one of these")
-    return target
 
 
 def measure_target(target: Target, job: Job) -> Any:

@@ -26,7 +26,7 @@ from mdpose_edge.errors import ExportError
 from mdpose_edge.export.onnx import OPSET, TYPED_INT8_OPSET, check_onnx, to_fp16, to_typed_int8
 from mdpose_edge.export.parity import parity_images
 from mdpose_edge.export.targets.registry import Job, Written, describe_int8, measure_activations
-from mdpose_edge.export.targets.tensorrt_options import Resolved, make_recipe
+from mdpose_edge.export.targets.tensorrt_options import TensorRtTarget, make_recipe
 from mdpose_edge.nvdla.cache import calibration_cache
 from mdpose_edge.nvdla.dry_run import dry_run
 from mdpose_edge.runtimes.onnxruntime_session import is_optimized, open_session
@@ -55,15 +55,15 @@ measure = measure_activations
 
 def write(job: Job, measured: Mapping[str, TensorRange] | None) -> Written:
     """Write graph, recipe and golden heads: see `write_target`."""
-    resolved, spec = job.tensorrt, job.spec
-    assert resolved is not None
+    target, spec = job.tensorrt, job.spec
+    assert target is not None
     assert spec.graph is not None
     _check_input(job.graph, spec)
-    graphs = _make_graphs(job, resolved, measured)
+    graphs = _make_graphs(job, target, measured)
     (job.directory / spec.graph).write_bytes(graphs.shipped.SerializeToString())
     quantized = graphs.quantized
     recipe = make_recipe(
-        resolved,
+        target,
         spec.precision,
         convolutions=[node.name for node in job.graph.nodes if node.op_type in ("Conv", "ConvTranspose")],
         kept_float=() if quantized is None else quantized.kept_float,
@@ -71,11 +71,11 @@ def write(job: Job, measured: Mapping[str, TensorRange] | None) -> Written:
     (job.directory / RECIPE_FILE).write_text(recipe.to_json(), encoding="utf-8")
     (job.directory / GOLDEN_FILE).write_bytes(_golden(graphs.reference, spec))
     findings: dict[str, object] = {"recipe": recipe_summary(recipe, spec)}
-    if resolved.nvdla_core is not None:
-        findings["nvdla"] = _plan_nvdla(job, resolved)
+    if target.nvdla_core is not None:
+        findings["nvdla"] = _plan_nvdla(job, target)
     if recipe.calibration is not None:
         assert quantized is not None
-        text = calibration_cache(job.graph, quantized.scales, resolved.tensorrt)
+        text = calibration_cache(job.graph, quantized.scales, target.tensorrt)
         (job.directory / recipe.calibration).write_text(text, encoding="utf-8", newline="\n")
     if job.int8 is None or quantized is None:
         return Written(findings=findings, opset=graphs.opset)
@@ -84,14 +84,14 @@ def write(job: Job, measured: Mapping[str, TensorRange] | None) -> Written:
     return Written(described, findings, opset=graphs.opset)
 
 
-def _make_graphs(job: Job, resolved: Resolved, measured: Mapping[str, TensorRange] | None) -> _Graphs:
-    model, spec, strong = job.graph.model, job.spec, typing_of(resolved.version) == "strong"
+def _make_graphs(job: Job, target: TensorRtTarget, measured: Mapping[str, TensorRange] | None) -> _Graphs:
+    model, spec, strong = job.graph.model, job.spec, typing_of(target.version) == "strong"
     if spec.precision != "int8":
         typed = spec.precision == "fp16" and strong
         return _Graphs(check_onnx(to_fp16(model), spec) if typed else model, model, None, OPSET)
     assert job.int8 is not None and measured is not None
     made = quantize_qdq(job.graph, measured, job.int8.keep_float)
-    if resolved.nvdla_core is not None:
+    if target.nvdla_core is not None:
         return _Graphs(model, made.model, made, OPSET)
     if strong:
         typed_model = check_onnx(to_typed_int8(made.model), spec, opset=TYPED_INT8_OPSET)
@@ -100,12 +100,12 @@ def _make_graphs(job: Job, resolved: Resolved, measured: Mapping[str, TensorRang
     return _Graphs(check_onnx(made.model, spec), made.model, made, OPSET)
 
 
-def _plan_nvdla(job: Job, resolved: Resolved) -> dict[str, object]:
+def _plan_nvdla(job: Job, target: TensorRtTarget) -> dict[str, object]:
     """Say beforehand what NVDLA will run, by its documented limits; a convolution that it cannot run is refused.
 
     The build on the device would refuse it too, after minutes.
     """
-    found = dry_run(job.graph, precision=job.spec.precision, tensorrt=resolved.version)
+    found = dry_run(job.graph, precision=job.spec.precision, tensorrt=target.version)
     off = [item.node for item in found.placements if item.macs and item.place == "gpu"]
     if off:
         reason = next(item.reason for item in found.placements if item.node == off[0])

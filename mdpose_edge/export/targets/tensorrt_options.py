@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from mdpose_edge.errors import ExportError
+from mdpose_edge.spec import Precision
 from mdpose_edge.trt.platforms import (
     ABOVE_NEWEST_TENSORRT,
     NEWEST_TENSORRT,
@@ -15,7 +15,7 @@ from mdpose_edge.trt.platforms import (
     Device,
     Version,
     check_pair,
-    check_wish,
+    check_supported,
     find_device,
     find_jetpack,
     find_tensorrt,
@@ -33,8 +33,6 @@ from mdpose_edge.trt.recipe import (
     SelfTest,
     TensorRtRange,
 )
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 DEFAULT_JETPACK, DEFAULT_DEVICE = "6.2", "orin-nano"
 """The smallest Orin: what is made for it builds on every Orin with that JetPack, in a workspace that fits them all."""
@@ -58,22 +56,8 @@ so that it need not allow for what quantization costs, only for values that anot
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What an export for TensorRT is told, as the command line has it."""
-
-    target: str
-    """"tensorrt" or "jetson"."""
-    trt: str | None = None
-    """--trt: the device's TensorRT; None for the newest, or the JetPack's."""
-    jetpack: str | None = None
-    device: str | None = None
-    nvdla: int | None = None
-    """--nvdla: the core to run on, or None for the GPU."""
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A wish that can be fulfilled, in the table's terms."""
+class TensorRtTarget:
+    """What an engine is built for, in the table's terms."""
 
     tensorrt: str
     """The very version on a Jetson; elsewhere the one that was named."""
@@ -92,56 +76,78 @@ class Resolved:
         return None if self.jetson is None else self.jetson.nvdla_core
 
 
-def resolve(wish: Wish, precision: str) -> Resolved:
-    """Find what a wish means, or why it cannot be.
+def find_tensorrt_target(
+    target: str,
+    precision: str,
+    *,
+    trt: str | None = None,
+    jetpack: str | None = None,
+    device: str | None = None,
+    nvdla: int | None = None,
+) -> TensorRtTarget:
+    """Find what the options of an export mean, or why they cannot be met.
+
+    Args:
+        target: "tensorrt" or "jetson".
+        precision: "fp32", "fp16" or "int8".
+        trt: the device's TensorRT; None for the newest, or the JetPack's.
+        jetpack: for "jetson".
+        device: for "jetson".
+        nvdla: the core to run on, or None for the GPU.
 
     Raises:
         ExportError: with the reason.
     """
-    if wish.target == "tensorrt":
-        for option in ("jetpack", "device"):
-            if getattr(wish, option) is not None:
+    if target == "tensorrt":
+        for option, value in {"jetpack": jetpack, "device": device}.items():
+            if value is not None:
                 do = "use --target jetson, or leave it out"
                 raise ExportError(f"--{option}", expected="--target jetson", got="--target tensorrt", do=do)
-        version = find_tensorrt(wish.trt or NEWEST_TENSORRT)
-        check_wish(version, None, precision, wish.nvdla)
-        return Resolved(show(version), _typing_range(version), None, None)
-    device = find_device(wish.device or DEFAULT_DEVICE)
+        version = find_tensorrt(trt or NEWEST_TENSORRT)
+        check_supported(version, None, precision, nvdla)
+        return TensorRtTarget(show(version), _typing_range(version), None, None)
+    return _find_jetson(precision, trt, jetpack or DEFAULT_JETPACK, device or DEFAULT_DEVICE, nvdla)
+
+
+def _find_jetson(
+    precision: str, trt: str | None, jetpack_name: str, device_name: str, nvdla: int | None
+) -> TensorRtTarget:
+    device = find_device(device_name)
     if precision == "int8" and not device.int8:
-        check_wish(OLDEST_TENSORRT, device, precision, None)
-    jetpack = find_jetpack(wish.jetpack or DEFAULT_JETPACK)
+        check_supported(OLDEST_TENSORRT, device, precision, None)
+    jetpack = find_jetpack(jetpack_name)
     check_pair(jetpack, device)
-    tensorrt = jetson_tensorrt(jetpack, wish.trt)
-    check_wish(parse_version(tensorrt), device, precision, wish.nvdla)
-    jetson = JetsonRecipe(jetpack.version, device.key, device.compute_capability, wish.nvdla)
-    exact = wish.nvdla is not None and precision == "int8"  # a calibration cache is for one version alone
-    return Resolved(tensorrt, _release_range(tensorrt, exact), device, jetson)
+    tensorrt = jetson_tensorrt(jetpack, trt)
+    check_supported(parse_version(tensorrt), device, precision, nvdla)
+    jetson = JetsonRecipe(jetpack.version, device.key, device.compute_capability, nvdla)
+    exact = nvdla is not None and precision == "int8"  # a calibration cache is for one version alone
+    return TensorRtTarget(tensorrt, _release_range(tensorrt, exact), device, jetson)
 
 
 def make_recipe(
-    resolved: Resolved, precision: Precision, *, convolutions: Collection[str], kept_float: Collection[str]
+    target: TensorRtTarget, precision: Precision, *, convolutions: Collection[str], kept_float: Collection[str]
 ) -> Recipe:
     """Write down what the device must do.
 
     Args:
-        resolved: what was wished for.
+        target: what the engine is built for.
         precision: asked for.
         convolutions: names of the ONNX nodes that are convolutions.
         kept_float: of these, the ones that int8 leaves in fp16.
     """
-    core = resolved.nvdla_core
-    typing = typing_of(resolved.version)
+    core = target.nvdla_core
+    typing = typing_of(target.version)
     others: Precision = "fp16" if precision == "int8" else precision
     return Recipe(
         recipe_version=RECIPE_VERSION,
-        tensorrt=resolved.range,
+        tensorrt=target.range,
         typing=typing,
         precision=precision,
         flags=_flags(precision, core) if typing == "weak" else (),
         cleared_flags=("TF32",) if precision == "fp32" else (),
-        workspace_mib=_workspace_mib(resolved.device),
+        workspace_mib=_workspace_mib(target.device),
         timing_cache=TIMING_CACHE,
-        jetson=resolved.jetson,
+        jetson=target.jetson,
         calibration=CALIBRATION_FILE if core is not None and precision == "int8" else None,
         convolutions={name: others if name in kept_float else precision for name in convolutions},
         limits=LIMITS,

@@ -31,7 +31,8 @@ from mdpose_edge.check.measures.accuracy import AccuracyLimits
 from mdpose_edge.check.measures.scores import ScoreLimits
 from mdpose_edge.demo import START_CHECKPOINT
 from mdpose_edge.errors import CalibrationError
-from mdpose_edge.export.bundle import Int8Options, export_checkpoint
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.synth import write_dataset
 from tests.artifacts import single_threaded
 from tests.unit.calib.quantized import quantize_onnxruntime
@@ -52,7 +53,7 @@ class Bench:
             occlusion=0.0, variety=0.0,
         )  # fmt: skip
         with single_threaded():
-            self.float_bundle = export_checkpoint(START_CHECKPOINT, folder / "float", target="onnx")
+            self.float_bundle = export_checkpoint(START_CHECKPOINT, folder / "float", ExportOptions("onnx")).path
         self.spec = open_bundle(self.float_bundle).spec
         self.model = onnx.load(str(self.float_bundle / "model.onnx"))
         self.reference = folder / "heads.npz"
@@ -159,16 +160,16 @@ def test_another_resize_policy_falls(bench: Bench) -> None:
 
 def test_a_set_made_for_another_resize_policy_is_refused(bench: Bench, tmp_path: Path) -> None:
     bench.calibrate("letterbox", 4, resize="letterbox")
-    options = Int8Options(bench.folder / "letterbox", allow_few=True)
+    options = ExportOptions("onnx", "int8", calib=bench.folder / "letterbox", allow_few=True)
     with pytest.raises(CalibrationError, match="inputs of resize stretch"):
-        export_checkpoint(START_CHECKPOINT, tmp_path / "out", target="onnx", precision="int8", int8=options)
+        export_checkpoint(START_CHECKPOINT, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
 def test_four_calibration_images_fall_and_are_refused_beforehand(bench: Bench, tmp_path: Path) -> None:
     few = bench.calibrate("few", 4)
     with pytest.raises(CalibrationError, match="at least 100 images"):
-        options = Int8Options(bench.folder / "few")
-        export_checkpoint(START_CHECKPOINT, tmp_path / "out", target="onnx", precision="int8", int8=options)
+        options = ExportOptions("onnx", "int8", calib=bench.folder / "few")
+        export_checkpoint(START_CHECKPOINT, tmp_path / "out", options)
     found = bench.run(quantize_onnxruntime(bench.model, few).model, few)
     assert "calibration_images" in fallen(found)

@@ -22,7 +22,8 @@ from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.cli import main
 from mdpose_edge.common.files import file_sha256
 from mdpose_edge.errors import BundleError, CalibrationError, CheckpointError, ExportError, MdposeError, SpecError
-from mdpose_edge.export.bundle import Int8Options, export_checkpoint
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.export.parity import INT8_TOLERANCE
 from mdpose_edge.spec import InputSpec
 from tests.artifacts import SIZE, Artifacts, single_threaded, write_random_checkpoint
@@ -68,9 +69,10 @@ def test_steps_are_reported_in_order_and_an_earlier_bundle_is_replaced(artifacts
     with single_threaded():
         for _ in range(2):
             result = export_checkpoint(
-                artifacts.checkpoint(), out, target="onnx", progress=lambda *step: seen.append(step)
+                artifacts.checkpoint(), out, ExportOptions("onnx"), progress=lambda *step: seen.append(step)
             )
-    assert result == out
+    assert result.path == out
+    assert result.report == json.loads((out / REPORT_FILE).read_text())
     open_bundle(out)
     assert os.listdir(tmp_path) == ["bundle"]
     first, second = seen[:5], seen[5:]
@@ -82,7 +84,11 @@ def test_steps_are_reported_in_order_and_an_earlier_bundle_is_replaced(artifacts
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"target": "abacus"}, ExportError, "--target: expected one of onnx, openvino, tensorrt, jetson, got abacus"),
+        (
+            {"target": "abacus"},
+            ExportError,
+            "--target: expected one of onnx, .*, triton, got abacus",
+        ),
         ({"target": "onnx", "precision": "fp8"}, ExportError, "--precision: expected one of fp32, fp16, int8, got fp8"),
         ({"target": "onnx", "batch": 0}, SpecError, "input.batch: expected a whole number of at least 1, got 0"),
     ],
@@ -91,24 +97,24 @@ def test_bad_options_are_one_sentence(
     artifacts: Artifacts, tmp_path: Path, options: dict[str, object], error: type[MdposeError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        export_checkpoint(artifacts.checkpoint(), tmp_path / "bundle", **options)  # type: ignore[arg-type]
+        export_checkpoint(artifacts.checkpoint(), tmp_path / "bundle", ExportOptions(**options))  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
 
 
 def test_a_checkpoint_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.safetensors"
     with pytest.raises(CheckpointError, match="got no such file"):
-        export_checkpoint(checkpoint, tmp_path / "bundle", target="onnx")
+        export_checkpoint(checkpoint, tmp_path / "bundle", ExportOptions("onnx"))
     checkpoint.write_bytes(b"\x80\x04N.")
     with pytest.raises(CheckpointError, match="got a pickle, which could run code and is never loaded"):
-        export_checkpoint(checkpoint, tmp_path / "bundle", target="onnx")
+        export_checkpoint(checkpoint, tmp_path / "bundle", ExportOptions("onnx"))
     assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
 def test_a_network_that_fp16_cannot_hold_leaves_no_bundle(tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(tmp_path / "model.safetensors", weight_factor=1e4)
     with single_threaded(), pytest.raises(ExportError, match="fp16"):
-        export_checkpoint(checkpoint, tmp_path / "bundle", target="onnx", precision="fp16")
+        export_checkpoint(checkpoint, tmp_path / "bundle", ExportOptions("onnx", "fp16"))
     assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
@@ -116,7 +122,7 @@ def test_a_folder_that_is_no_bundle_is_kept(artifacts: Artifacts, tmp_path: Path
     (tmp_path / "thesis.txt").touch()
     for checkpoint in (artifacts.checkpoint(), tmp_path / "absent.safetensors"):  # it is told before that is read
         with pytest.raises(BundleError, match="a new path or an earlier bundle"):
-            export_checkpoint(checkpoint, tmp_path, target="onnx")
+            export_checkpoint(checkpoint, tmp_path, ExportOptions("onnx"))
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
@@ -151,16 +157,13 @@ def test_int8_weights_are_a_quarter(artifacts: Artifacts) -> None:
 
 def test_int8_options_are_obeyed(artifacts: Artifacts, tmp_path: Path) -> None:
     name, seen = "/network/pyramid/output.0/Conv", []
-    options = Int8Options(artifacts.calibration(), "percentile", [name], allow_few=True)
+    options = ExportOptions(
+        "onnx", "int8", calib=artifacts.calibration(), calib_method="percentile", keep_float=[name], allow_few=True
+    )
     with single_threaded():
         out = export_checkpoint(
-            artifacts.checkpoint(),
-            tmp_path / "bundle",
-            target="onnx",
-            precision="int8",
-            int8=options,
-            progress=lambda *step: seen.append(step),
-        )
+            artifacts.checkpoint(), tmp_path / "bundle", options, progress=lambda *step: seen.append(step)
+        ).path
     quantization = open_bundle(out).spec.quantization
     assert quantization is not None
     assert (quantization["method"], name in quantization["kept_float"]) == ("percentile", True)
@@ -201,11 +204,11 @@ def of_another_policy(artifacts: Artifacts, folder: Path) -> Path:
 def test_a_calibration_set_that_will_not_do_is_one_sentence(
     artifacts: Artifacts, tmp_path: Path, make: Callable[[Artifacts, Path], Path], allow_few: bool, message: str
 ) -> None:
-    options = Int8Options(make(artifacts, tmp_path), allow_few=allow_few)
+    options = ExportOptions("onnx", "int8", calib=make(artifacts, tmp_path), allow_few=allow_few)
     before_the_checkpoint = make in (few, none, empty)
     checkpoint = tmp_path / "absent.safetensors" if before_the_checkpoint else artifacts.checkpoint()
     with pytest.raises(CalibrationError, match=message):
-        export_checkpoint(checkpoint, tmp_path / "bundle", target="onnx", precision="int8", int8=options)
+        export_checkpoint(checkpoint, tmp_path / "bundle", options)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -241,13 +244,13 @@ def test_int8_options_that_do_not_fit_exit_with_2(
 
 def test_a_bundle_is_no_float_source(artifacts: Artifacts, tmp_path: Path) -> None:
     source = artifacts.bundle("onnx", "int8")
-    options = Int8Options(artifacts.calibration(), allow_few=True)
+    options = ExportOptions("openvino", "int8", calib=artifacts.calibration(), allow_few=True)
     with pytest.raises(ExportError, match=r"expected a float checkpoint .*, got a folder, as of a bundle"):
-        export_checkpoint(source, tmp_path / "bundle", target="openvino", precision="int8", int8=options)
+        export_checkpoint(source, tmp_path / "bundle", options)
     with pytest.raises(ExportError, match=r"got a \.onnx graph; give the checkpoint that it was made from"):
-        export_checkpoint(source / "model.onnx", tmp_path / "bundle", target="openvino", precision="int8", int8=options)
+        export_checkpoint(source / "model.onnx", tmp_path / "bundle", options)
     with pytest.raises(ExportError, match="got another file; give what mdpose-edge train wrote"):
-        export_checkpoint(Path(__file__), tmp_path / "bundle", target="openvino")
+        export_checkpoint(Path(__file__), tmp_path / "bundle", ExportOptions("openvino"))
     assert os.listdir(tmp_path) == []
 
 
@@ -256,7 +259,8 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, package: str) -> None
     code = (
         "import sys; sys.modules[sys.argv[1]] = None\n"
         "from mdpose_edge.errors import MissingPackageError; from mdpose_edge.export.bundle import export_checkpoint\n"
-        "try: export_checkpoint('model.safetensors', 'bundle', target='onnx')\n"
+        "from mdpose_edge.export.options import ExportOptions\n"
+        "try: export_checkpoint('model.safetensors', 'bundle', ExportOptions('onnx'))\n"
         "except MissingPackageError as error: print(error)"
     )
     result = subprocess.run(

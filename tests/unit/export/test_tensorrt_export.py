@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from mdpose_edge.bundle import REPORT_FILE, open_bundle
 from mdpose_edge.calib.qdq_lint import lint_qdq
 from mdpose_edge.errors import BundleError, EngineError, ExportError, MissingPackageError
 from mdpose_edge.export.bundle import export_checkpoint
-from mdpose_edge.export.targets.tensorrt_options import Wish, resolve
+from mdpose_edge.export.options import ExportOptions
+from mdpose_edge.export.targets.tensorrt_options import find_tensorrt_target
 from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.trt.recipe import CALIBRATION_FILE, GOLDEN_FILE, RECIPE_FILE, Recipe, read_golden, read_recipe
 from mdpose_edge.trt.trtexec import trtexec_commands
@@ -111,8 +113,8 @@ def test_the_recipe_says_which_versions_and_how_much_memory(
 ) -> None:
     from mdpose_edge.export.targets.tensorrt_options import make_recipe
 
-    resolved = resolve(Wish(target, **options), "fp16")  # type: ignore[arg-type]
-    recipe = make_recipe(resolved, "fp16", convolutions=["a"], kept_float=())
+    found = find_tensorrt_target(target, "fp16", **options)
+    recipe = make_recipe(found, "fp16", convolutions=["a"], kept_float=())
     assert (recipe.tensorrt.at_least, recipe.tensorrt.below, recipe.workspace_mib) == (at_least, below, workspace)
 
 
@@ -178,28 +180,32 @@ def test_a_typed_int8_graph_is_the_weak_one_but_for_rounding(exported: Make) -> 
 
 
 @pytest.mark.parametrize(
-    ("wish", "precision", "message"),
+    ("options", "precision", "message"),
     [
-        (Wish("jetson", nvdla=0), "fp16", "--nvdla: expected a device with an NVDLA core, got Jetson Orin Nano"),
-        (Wish("jetson", device="tx2"), "int8", "Jetson TX2, compute capability 6.2"),
-        (Wish("jetson", device="tx2"), "fp16", "JetPack 4.6 is its last, and TensorRT 8.2.1 is too old"),
+        (dict(target="jetson", nvdla=0), "fp16", "--nvdla: expected a device with an NVDLA core, got Jetson Orin Nano"),
+        (dict(target="jetson", device="tx2"), "int8", "Jetson TX2, compute capability 6.2"),
+        (dict(target="jetson", device="tx2"), "fp16", "JetPack 4.6 is its last, and TensorRT 8.2.1 is too old"),
         (
-            Wish("jetson", jetpack="6.2", device="agx-orin", nvdla=0),
+            dict(target="jetson", jetpack="6.2", device="agx-orin", nvdla=0),
             "int8",
             "10.3, reported to break off there on Orin",
         ),
-        (Wish("jetson", jetpack="7.2", device="agx-orin", nvdla=0), "fp16", "10.7 or older, the last that builds"),
-        (Wish("jetson", jetpack="7.1", device="agx-orin"), "fp16", "got 7.1, which is for Jetson Thor"),
-        (Wish("tensorrt", trt="8.4"), "fp16", "a version from 8.5 to 11, got 8.4"),
-        (Wish("tensorrt", nvdla=0), "fp16", "a Jetson that has the core, got a desktop GPU"),
-        (Wish("tensorrt", jetpack="6.2"), "fp16", "--jetpack: expected --target jetson, got --target tensorrt"),
+        (
+            dict(target="jetson", jetpack="7.2", device="agx-orin", nvdla=0),
+            "fp16",
+            "10.7 or older, the last that",
+        ),
+        (dict(target="jetson", jetpack="7.1", device="agx-orin"), "fp16", "got 7.1, which is for Jetson Thor"),
+        (dict(target="tensorrt", trt="8.4"), "fp16", "a version from 8.5 to 11, got 8.4"),
+        (dict(target="tensorrt", nvdla=0), "fp16", "a Jetson that has the core, got a desktop GPU"),
+        (dict(target="tensorrt", jetpack="6.2"), "fp16", "--jetpack: expected --target jetson, got --target tensorrt"),
     ],
 )
 def test_the_impossible_is_refused_before_the_checkpoint_is_read(
-    tmp_path: Path, wish: Wish, precision: str, message: str
+    tmp_path: Path, options: dict[str, Any], precision: str, message: str
 ) -> None:
     with pytest.raises(ExportError) as caught:
-        export_checkpoint(tmp_path / "absent", tmp_path / "out", target=wish.target, precision=precision, tensorrt=wish)
+        export_checkpoint(tmp_path / "absent", tmp_path / "out", ExportOptions(precision=precision, **options))
     assert message in str(caught.value)
     assert os.listdir(tmp_path) == []
 
@@ -208,8 +214,8 @@ def recipe_for(precision: str, **options: object) -> Recipe:
     from mdpose_edge.export.targets.tensorrt_options import make_recipe
 
     target = "tensorrt" if "jetpack" not in options else "jetson"
-    resolved = resolve(Wish(target, **options), precision)  # type: ignore[arg-type]
-    return make_recipe(resolved, precision, convolutions=["a"], kept_float=())  # type: ignore[arg-type]
+    found = find_tensorrt_target(target, precision, **options)  # type: ignore[arg-type]
+    return make_recipe(found, precision, convolutions=["a"], kept_float=())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

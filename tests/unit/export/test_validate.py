@@ -23,9 +23,8 @@ from mdpose_edge.check.limits import Limits
 from mdpose_edge.checkpoint import load_network, save_checkpoint
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.errors import ConfigError, DataError, GateError, InputError, MdposeError
-from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-from mdpose_edge.export.targets.tensorrt_options import Wish
-from mdpose_edge.export.validation import Validation
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.families import mixture_measures
 from mdpose_edge.families.mixture_measures import MixtureLimits
 from tests.artifacts import Artifacts, single_threaded, write_random_checkpoint
@@ -60,7 +59,7 @@ def hard_to_quantize(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def calibration(artifacts: Artifacts, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Int8Options:
+def calibration(artifacts: Artifacts, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The validation pictures, brighter and darker: 102 that differ."""
     folder = tmp_path_factory.mktemp("calib")
     (folder / "images").mkdir()
@@ -70,12 +69,19 @@ def calibration(artifacts: Artifacts, data: Path, tmp_path_factory: pytest.TempP
             picture = cv2.convertScaleAbs(small, alpha=0.5 + step / 60)
             assert cv2.imwrite(str(folder / "images" / f"{path.stem}-{step}.png"), picture)
     make_calibration_set(folder / "images", folder / "set", open_bundle(artifacts.bundle("onnx")).spec.input, num=102)
-    return Int8Options(folder / "set", "min-max")
+    return {"precision": "int8", "calib": folder / "set", "calib_method": "min-max"}
 
 
-def export(checkpoint: Path, out: Path, validation: Validation, **options: object) -> dict[str, object]:
+def on(data: Path, split: str = "val", **options: object) -> dict[str, object]:
+    return {"val_data": data, "val_split": split, **options}
+
+
+def export(
+    checkpoint: Path, out: Path, validation: dict[str, object], progress: Any = None, **options: object
+) -> dict[str, object]:
+    chosen = ExportOptions(**{"target": "onnx", **validation, **options})  # type: ignore[arg-type]
     with single_threaded():
-        export_checkpoint(checkpoint, out, validation=validation, **{"target": "onnx", **options})  # type: ignore[arg-type]
+        export_checkpoint(checkpoint, out, chosen, progress=progress)
     return json.loads((out / REPORT_FILE).read_text())
 
 
@@ -84,9 +90,7 @@ def test_the_verdict_is_in_the_spec_and_the_report(
     target: str, precision: str, artifacts: Artifacts, data: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "page"
-    report = export(
-        artifacts.checkpoint(), tmp_path / "out", Validation(data, report=page), target=target, precision=precision
-    )
+    report = export(artifacts.checkpoint(), tmp_path / "out", on(data, report=page), target=target, precision=precision)
     accuracy = open_bundle(tmp_path / "out").spec.provenance.accuracy
     assert accuracy is not None
     assert accuracy["held"] is True
@@ -103,11 +107,11 @@ def test_the_verdict_is_in_the_spec_and_the_report(
 
 
 def test_an_export_that_falls_short_leaves_no_bundle_but_a_page(
-    hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path
+    hard_to_quantize: Path, calibration: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
-    validation = Validation(data, report=tmp_path / "page")
+    validation = on(data, report=tmp_path / "page")
     with pytest.raises(GateError, match=r"components apart by.*; figures of only 3 images scatter: judge on 100"):
-        export(hard_to_quantize, tmp_path / "out", validation, precision="int8", int8=calibration)
+        export(hard_to_quantize, tmp_path / "out", validation, **calibration)
     assert os.listdir(tmp_path) == ["page"]
     html = (tmp_path / "page" / "index.html").read_text()
     assert "✗ Fell short" in html and FAULTY in html
@@ -115,12 +119,12 @@ def test_an_export_that_falls_short_leaves_no_bundle_but_a_page(
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_accuracy_control_returns_the_layer_at_fault(
-    target: str, hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path
+    target: str, hard_to_quantize: Path, calibration: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
-    validation = Validation(data, max_drop=0.5, report=tmp_path / "page")
+    validation = on(data, max_drop=0.5, report=tmp_path / "page")
     notes: list[str] = []
-    options = {"int8": calibration, "progress": lambda done, total, note: notes.append(note)}
-    report = export(hard_to_quantize, tmp_path / "out", validation, target=target, precision="int8", **options)
+    options = {**calibration, "progress": lambda done, total, note: notes.append(note)}
+    report = export(hard_to_quantize, tmp_path / "out", validation, target=target, **options)
     measuring = [i for i, note in enumerate(notes) if "calibration images" in note]
     assert max(measuring) < min(i for i, note in enumerate(notes) if "ranking layers" in note)  # and never again
     assert any(re.search(r"ranking layers: 1/\d+, then the costliest return to float", note) for note in notes)
@@ -142,16 +146,15 @@ def test_accuracy_control_returns_the_layer_at_fault(
 
 
 def test_a_budget_out_of_reach_is_an_error_and_leaves_no_bundle(
-    hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hard_to_quantize: Path, calibration: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mixture_measures, "LIMITS", MixtureLimits(component_kl=0.0))
     with pytest.raises(GateError, match=r"even with the .* costliest layers in float"):
         export(
             hard_to_quantize,
             tmp_path / "out",
-            Validation(data, max_drop=0.5, report=tmp_path / "page"),
-            precision="int8",
-            int8=calibration,
+            on(data, max_drop=0.5, report=tmp_path / "page"),
+            **calibration,
         )
     assert os.listdir(tmp_path) == ["page"]
     assert "No number of layers held" in (tmp_path / "page" / "index.html").read_text()
@@ -162,16 +165,16 @@ def test_what_cannot_be_measured_on_is_refused_before_the_work(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="--max-drop: expected annotated --val-data"):
-        export(artifacts.checkpoint(), out, Validation(data / "val2017", max_drop=0.5))
+        export(artifacts.checkpoint(), out, on(data / "val2017", max_drop=0.5))
     with pytest.raises(InputError, match="with images"):
-        export(artifacts.checkpoint(), out, Validation(tmp_path))
+        export(artifacts.checkpoint(), out, on(tmp_path))
     with pytest.raises(DataError):
-        export(artifacts.checkpoint(), out, Validation(data, split="test"))
+        export(artifacts.checkpoint(), out, on(data, split="test"))
     assert os.listdir(tmp_path) == []
 
 
 def test_plain_images_judge_what_needs_no_annotations(artifacts: Artifacts, data: Path, tmp_path: Path) -> None:
-    report = export(artifacts.checkpoint(), tmp_path / "out", Validation(data / "val2017"), precision="fp16")
+    report = export(artifacts.checkpoint(), tmp_path / "out", on(data / "val2017"), precision="fp16")
     assert report["gate"]["held"] and not report["gate"]["labelled"]
     assert open_bundle(tmp_path / "out").spec.provenance.accuracy["figures"] == {}
 
@@ -179,7 +182,7 @@ def test_plain_images_judge_what_needs_no_annotations(artifacts: Artifacts, data
 def test_crowdpose_is_measured_by_its_own_keypoints(tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(tmp_path / "crowd.safetensors", keypoints=CROWDPOSE_KEYPOINTS)
     write_crowdpose(tmp_path / "crowdpose")
-    report = export(checkpoint, tmp_path / "out", Validation(tmp_path / "crowdpose", "test"), precision="fp16")
+    report = export(checkpoint, tmp_path / "out", on(tmp_path / "crowdpose", "test"), precision="fp16")
     assert report["gate"]["labelled"] and report["gate"]["images"] == len(CROWD_INDICES)
     assert "AP" in open_bundle(tmp_path / "out").spec.provenance.accuracy["figures"]
 
@@ -187,11 +190,11 @@ def test_crowdpose_is_measured_by_its_own_keypoints(tmp_path: Path) -> None:
 def test_data_of_other_keypoints_are_refused(artifacts: Artifacts, tmp_path: Path) -> None:
     write_crowdpose(tmp_path / "crowdpose")
     with pytest.raises(DataError, match=r"expected the keypoints nose, .* got left_shoulder"):
-        export(artifacts.checkpoint(), tmp_path / "out", Validation(tmp_path / "crowdpose", "test"))
+        export(artifacts.checkpoint(), tmp_path / "out", on(tmp_path / "crowdpose", "test"))
 
 
-WEAK_FP16 = {"target": "tensorrt", "precision": "fp16", "tensorrt": Wish("tensorrt", trt="8.5")}
-ON_NVDLA = {"target": "jetson", "precision": "fp16", "tensorrt": Wish("jetson", device="agx-orin", nvdla=0)}
+WEAK_FP16 = {"target": "tensorrt", "precision": "fp16", "trt": "8.5"}
+ON_NVDLA = {"target": "jetson", "precision": "fp16", "device": "agx-orin", "nvdla": 0}
 
 
 @pytest.mark.parametrize(
@@ -202,8 +205,8 @@ ON_NVDLA = {"target": "jetson", "precision": "fp16", "tensorrt": Wish("jetson", 
         (ON_NVDLA, {}, "got NVDLA, which makes a float32 graph fp16 on the device; leave --val-data"),
         ({}, {"max_drop": float("nan")}, "--max-drop: expected AP points, 0 or more, got nan"),
         ({}, {"report": Path(__file__)}, "--report: expected a folder for the page, or a new path, got the file"),
-        ({}, {"data_format": "voc"}, "--format: expected one of coco, crowdpose, ochuman, got voc"),
-        ({"precision": "int8", "target": "openvino", "int8": Int8Options("nowhere", "entropy")}, {},
+        ({}, {"val_format": "voc"}, "--format: expected one of coco, crowdpose, ochuman, got voc"),
+        ({"precision": "int8", "target": "openvino", "calib": "nowhere", "calib_method": "entropy"}, {},
          "--calib-method: expected one of min-max, percentile, mse, got entropy"),
     ],
 )  # fmt: skip
@@ -218,7 +221,7 @@ def test_what_the_arguments_rule_out_is_refused_before_anything_is_traced(
 ) -> None:
     monkeypatch.setattr("mdpose_edge.export.bundle._trace", lambda *given: pytest.fail("traced"))
     with pytest.raises(MdposeError, match=message):
-        export(artifacts.checkpoint(), tmp_path / "out", Validation(data, **changes), **options)
+        export(artifacts.checkpoint(), tmp_path / "out", on(data, **changes), **options)
     assert os.listdir(tmp_path) == []
 
 
@@ -228,11 +231,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_exits_with_1_where_the_gate_falls(
-    hard_to_quantize: Path, calibration: Int8Options, data: Path, tmp_path: Path
+    hard_to_quantize: Path, calibration: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
     done = run(
         hard_to_quantize, "--out", tmp_path / "out", "--target", "onnx", "--precision", "int8", "--calib",
-        calibration.calibration, "--calib-method", "min-max", "--val-data", data,
+        calibration["calib"], "--calib-method", "min-max", "--val-data", data,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith(
@@ -248,8 +251,7 @@ def test_a_budget_without_validation_data_is_bad_input(artifacts: Artifacts, tmp
 
 
 def test_the_gate_measures_the_graph_for_tensorrt(artifacts: Artifacts, data: Path, tmp_path: Path) -> None:
-    wish = Wish("tensorrt", trt="11")
-    found = export(artifacts.checkpoint(), tmp_path / "out", Validation(data), target="tensorrt", precision="fp16",
-                   tensorrt=wish)  # fmt: skip
+    found = export(artifacts.checkpoint(), tmp_path / "out", on(data), target="tensorrt", precision="fp16",
+                   trt="11")  # fmt: skip
     assert found["gate"]["candidate"]["engine"] == "onnxruntime"
     assert open_bundle(tmp_path / "out").spec.provenance.accuracy["held"]

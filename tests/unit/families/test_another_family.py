@@ -24,8 +24,8 @@ from mdpose_edge.check.report import render
 from mdpose_edge.checkpoint import load_network, save_checkpoint
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.evaluate import coco_figures, evaluate, figure_names
-from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-from mdpose_edge.export.validation import Validation as GateValidation
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.families.registry import FAMILIES, evaluation_options
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.train.config import AugmentConfig, read_config
@@ -85,13 +85,13 @@ def calibration(crude_people: Path, run_folder: Path, tmp_path_factory: pytest.T
 @pytest.fixture(scope="module")
 def bundles(run_folder: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, model = tmp_path_factory.mktemp("template"), run_folder / "model.safetensors"
-    int8 = Int8Options(calibration)
-    return {
-        "onnx": export_checkpoint(model, folder / "onnx", target="onnx"),
-        "openvino": export_checkpoint(model, folder / "openvino", target="openvino"),
-        "int8": export_checkpoint(model, folder / "int8", target="onnx", precision="int8", int8=int8),
-        "tensorrt": export_checkpoint(model, folder / "tensorrt", target="tensorrt", precision="int8", int8=int8),
+    options = {
+        "onnx": ExportOptions("onnx"),
+        "openvino": ExportOptions("openvino"),
+        "int8": ExportOptions("onnx", "int8", calib=calibration),
+        "tensorrt": ExportOptions("tensorrt", "int8", calib=calibration),
     }
+    return {name: export_checkpoint(model, folder / name, chosen).path for name, chosen in options.items()}
 
 
 def test_it_trains_and_its_log_has_its_columns(run_folder: Path) -> None:
@@ -165,12 +165,11 @@ def test_accuracy_control_finds_the_layer_at_fault_by_the_error_of_its_outputs(
         network.neck[0].bias[0] = 1000
         network.neck[2].weight[:, 0] = 0
     save_checkpoint(tmp_path / "hard.safetensors", spec, network.state_dict())
-    budget = GateValidation(crude_people, "train", max_drop=0.5, report=tmp_path / "page")
-    bundle = export_checkpoint(
-        tmp_path / "hard.safetensors", tmp_path / "bundle", target="onnx", precision="int8", validation=budget,
-        int8=Int8Options(calibration),
+    options = ExportOptions(
+        "onnx", "int8", calib=calibration, val_data=crude_people, val_split="train", max_drop=0.5,
+        report=tmp_path / "page",
     )  # fmt: skip
-    control = json.loads((bundle / "report.json").read_text())["accuracy_control"]
+    control = export_checkpoint(tmp_path / "hard.safetensors", tmp_path / "bundle", options).report["accuracy_control"]
     returned = [layer["nodes"][0] for layer in control["layers"] if layer["returned_to_float"]]
     assert control["trials"][0]["held"] is False and returned[0].startswith("/neck/")
     assert "cost alone, % of the spread of the outputs" in (tmp_path / "page" / "index.html").read_text()

@@ -227,12 +227,10 @@ def test_options_out_of_range_are_refused(
 def tensorrt_repository(artifacts: Artifacts, tmp_path: Path) -> Path:
     pytest.importorskip("torch")
     from mdpose_edge.export.bundle import export_checkpoint
-    from mdpose_edge.export.targets.tensorrt_options import Wish
+    from mdpose_edge.export.options import ExportOptions
 
-    wish = Wish("tensorrt", trt="8.6")
-    bundle = export_checkpoint(
-        artifacts.checkpoint(), tmp_path / "bundle", target="tensorrt", precision="fp16", tensorrt=wish
-    )
+    options = ExportOptions("tensorrt", "fp16", trt="8.6")
+    bundle = export_checkpoint(artifacts.checkpoint(), tmp_path / "bundle", options).path
     return write_repository(bundle, tmp_path / "out", ServingOptions(max_batch=4))
 
 

@@ -30,11 +30,11 @@ Make = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def exported(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Export the tiny network for a wish; each bundle is made once and not to be written to."""
+    """Export the tiny network for a device; each bundle is made once and not to be written to."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
-    from mdpose_edge.export.bundle import Int8Options, export_checkpoint
-    from mdpose_edge.export.targets.tensorrt_options import Wish
+    from mdpose_edge.export.bundle import export_checkpoint
+    from mdpose_edge.export.options import ExportOptions
     from mdpose_edge.spec import InputSpec
     from tests.unit.calib.frames import make_small_set
 
@@ -44,22 +44,15 @@ def exported(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> 
     def export(target: str, precision: str = "fp16", batch: int = 1, **options: Any) -> Path:
         key = (target, precision, batch, *sorted(options.items()))
         if key not in made:
-            int8 = None
+            calib = None
             if precision == "int8":
                 calibration = folder / "calibration"
                 if not calibration.exists():
                     make_small_set(calibration, spec=InputSpec(SIZE, SIZE))
-                int8 = Int8Options(calibration / "calib", allow_few=True)
+                calib = calibration / "calib"
+            chosen = ExportOptions(target, precision, batch, calib=calib, allow_few=calib is not None, **options)
             with single_threaded():
-                made[key] = export_checkpoint(
-                    artifacts.checkpoint(),
-                    folder / str(len(made)),
-                    target=target,
-                    precision=precision,
-                    batch=batch,
-                    int8=int8,
-                    tensorrt=Wish(target, **options),
-                )
+                made[key] = export_checkpoint(artifacts.checkpoint(), folder / str(len(made)), chosen).path
         return made[key]
 
     return export

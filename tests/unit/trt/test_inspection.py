@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mdpose_edge.errors import EngineError
-from mdpose_edge.export.targets.tensorrt_options import Wish, make_recipe, resolve
+from mdpose_edge.export.targets.tensorrt_options import find_tensorrt_target, make_recipe
 from mdpose_edge.trt.inspection import Inspection, check_inspection, inspect_engine
 from mdpose_edge.trt.recipe import Recipe
 
@@ -20,12 +20,13 @@ FP32 = "Row major linear FP32"
 
 
 def recipe(precision: str = "int8", nvdla: bool = False) -> Recipe:
-    wish = Wish("jetson", jetpack="6.0", device="agx-orin", nvdla=0) if nvdla else Wish("tensorrt", trt="8.5")
     assert precision in ("int8", "fp16")
     kept = NAMES[-1:] if precision == "int8" else ()
-    return make_recipe(
-        resolve(wish, precision), precision, convolutions=NAMES, kept_float=kept  # type: ignore[arg-type]
-    )  # fmt: skip
+    if nvdla:
+        target = find_tensorrt_target("jetson", precision, jetpack="6.0", device="agx-orin", nvdla=0)
+    else:
+        target = find_tensorrt_target("tensorrt", precision, trt="8.5")
+    return make_recipe(target, precision, convolutions=NAMES, kept_float=kept)  # type: ignore[arg-type]
 
 
 def layer(name: str, kind: str = INT8, layer_type: str = "CaskConvolution", **more: Any) -> dict[str, Any]:

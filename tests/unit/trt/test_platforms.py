@@ -10,7 +10,7 @@ from mdpose_edge.trt.platforms import (
     DEVICES,
     JETPACKS,
     check_pair,
-    check_wish,
+    check_supported,
     find_device,
     find_jetpack,
     jetson_tensorrt,
@@ -103,7 +103,7 @@ def test_the_impossible_is_refused_with_the_reason(
     tensorrt: str, device: str | None, precision: str, nvdla: int | None, message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        check_wish(platforms.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
+        check_supported(platforms.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_impossible_is_refused_with_the_reason(
     ],
 )
 def test_the_possible_passes(tensorrt: str, device: str | None, precision: str, nvdla: int | None) -> None:
-    check_wish(platforms.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
+    check_supported(platforms.parse_version(tensorrt), DEVICES[device] if device else None, precision, nvdla)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_a_device_and_a_release_that_do_not_go_together(jetpack: str, device: st
 def test_the_way_out_of_int8_is_not_refused_itself() -> None:
     for key in ("tx2", "nano"):
         with pytest.raises(ExportError, match=r"; use another device: JetPack 4\.6 is its last, and TensorRT 8\.2\.1"):
-            check_wish((8, 5), DEVICES[key], "int8", None)
+            check_supported((8, 5), DEVICES[key], "int8", None)
     with pytest.raises(ExportError, match="; use --precision fp16"):
-        check_wish((8, 5), replace(DEVICES["orin-nano"], int8=False), "int8", None)
+        check_supported((8, 5), replace(DEVICES["orin-nano"], int8=False), "int8", None)
 
 
 def test_words_that_are_not_in_the_table_name_those_that_are() -> None:
