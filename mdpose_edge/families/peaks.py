@@ -46,7 +46,7 @@ def find_peaks(logits: NDArray[np.float32], cut: np.float32) -> Peaks:
     """Find the cells above a cut that no neighbour of the eight exceeds.
 
     Of neighbours that are equal the first is the peak, so that a plateau, which INT8 often makes, is one: a peak is
-    above the four cells before it and not below the four after it. Only what passes the cut is compared.
+    above the four cells before it and not below the four after it.
 
     Args:
         logits: (maps, rows, columns), C-contiguous, without NaN.
@@ -54,7 +54,7 @@ def find_peaks(logits: NDArray[np.float32], cut: np.float32) -> Peaks:
     """
     _, rows, columns = logits.shape
     flat = logits.reshape(-1)
-    candidates = _narrowed(flat, np.flatnonzero(flat > cut), logits.shape)
+    candidates = _narrowed(flat, cut, logits.shape)
     maps, cells = np.divmod(candidates, rows * columns)
     row, column = np.divmod(cells, columns)
     edges = (row == 0) * _TOP + (row == rows - 1) * _BOTTOM + (column == 0) * _LEFT + (column == columns - 1) * _RIGHT
@@ -66,13 +66,20 @@ def find_peaks(logits: NDArray[np.float32], cut: np.float32) -> Peaks:
     return Peaks(maps[peak], cells[peak], values[peak])
 
 
-def _narrowed(flat: NDArray[np.float32], candidates: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Drop most of what is no peak by one neighbour after the other, so that few cells need all eight.
+def _narrowed(flat: NDArray[np.float32], cut: np.float32, shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return the cells above the cut that may be peaks, most others dropped by one neighbour after the other.
 
     Cells at the border of a map stay: the cell beside them in memory may be of another row or map.
     """
     border, columns = _border(*shape), shape[2]
-    for step in (1, -1, columns, -columns):
+    above = flat > cut
+    rising = flat[1:] > flat[:-1]
+    kept = above.copy()
+    kept[:-1] &= ~rising
+    kept[1:] &= rising
+    kept |= above & border
+    candidates = np.flatnonzero(kept)
+    for step in (columns, -columns):
         values, beside = flat.take(candidates), flat.take(candidates + step, mode="clip")
         inside = beside <= values if step > 0 else beside < values
         candidates = candidates[inside | border.take(candidates)]
