@@ -1,0 +1,72 @@
+"""From training to the gate, on crude people in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+from mdpose_edge.check.gate import check
+from mdpose_edge.checkpoint import read_checkpoint
+from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.families.mixture_dense.training import FAMILY
+from mdpose_edge.nvdla.dry_run import dry_run, load_source
+from mdpose_edge.train.config import read_config
+from mdpose_edge.train.log import read_csv
+from mdpose_edge.train.loop import train
+from tests.artifacts import Artifacts
+
+
+@pytest.fixture(scope="module")
+def run_folder(crude_people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mixture_dense") / "run"
+    options = {
+        "family": "mixture_dense", "input": {"height": 64, "width": 64},
+        "network": {"backbone": "test_resnet", "channels": 16, "head_channels": 16, "components": 2},
+        "augment": {"rotation_prob": 0.0, "expand_prob": 0.0, "crop_prob": 0.0},
+        "optimizer": {"name": "adamw", "lr": 3.0e-3}, "schedule": {"iterations": 30, "kind": "cosine"},
+        "batch_size": 8, "pretrained": False, "workers": 0, "log_every": 10,
+    }  # fmt: skip
+    train(read_config(options, "test"), crude_people, out)
+    return out
+
+
+def test_it_trains_and_its_log_has_its_columns(run_folder: Path) -> None:
+    rows = read_csv(run_folder / "log.csv")
+    assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(sum(float(row[part]) for part in FAMILY.parts), rel=1e-4)
+    used = [(float(row["component_most"]), float(row["component_least"])) for row in rows if row["component_most"]]
+    assert len(used) == 3 and all(most + least == pytest.approx(1.0) for most, least in used)
+
+
+def test_the_gate_measures_its_mixtures(run_folder: Path, crude_people: Path, tmp_path: Path) -> None:
+    model = run_folder / "model.safetensors"
+    bundles = [export_checkpoint(model, tmp_path / target, target=target) for target in ("onnx", "openvino")]
+    found = check(bundles[1], bundles[0], crude_people, "train", limit=8, threads=1)
+    assert found.verdict.held, found.verdict.sentence()
+    findings = {finding.key: finding for finding in found.verdict.findings}
+    assert all(findings[key].held for key in ("nll", "component_kl", "weight_kl", "output_error"))
+    assert set(found.to_json_dict()["outputs"]) == set(read_checkpoint(model).spec.outputs)
+
+
+def test_other_weights_fall_at_the_gate(
+    run_folder: Path, crude_people: Path, tmp_path: Path, artifacts: Artifacts
+) -> None:
+    reference = export_checkpoint(run_folder / "model.safetensors", tmp_path / "onnx", target="onnx")
+    found = check(artifacts.of("mixture_dense").bundle("onnx"), reference, crude_people, "train", limit=4, threads=1)
+    findings = {finding.key: finding for finding in found.verdict.findings}
+    assert findings["nll"].held is False or findings["component_kl"].held is False
+
+
+def test_nvdla_runs_what_it_runs_of_mdpose(artifacts: Artifacts) -> None:
+    off = {}
+    for family in ("mdpose", "mixture_dense"):
+        source = load_source(artifacts.of(family).bundle("onnx"))
+        found = dry_run(source.model, precision="fp16", tensorrt=(8, 6, 2))
+        off[family] = {item.op for item in found.off_nvdla}
+    assert off["mixture_dense"] <= off["mdpose"], off
