@@ -20,11 +20,11 @@ import cv2
 import numpy as np
 import timm
 import torch
-from mdpose_edge.images import read_image
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.spec import InputSpec
 
 CENTRE, HALF_RANGE = 127.5, 127.5

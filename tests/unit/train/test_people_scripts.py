@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from mdpose_edge.coco import load_split
 from torch import nn
 
+from mdpose_edge.datasets.coco import load_split
 from mdpose_edge.spec import InputSpec
 from scripts.backbone_weights import neutral_norms, pairs, read_graph_model, to_house_input
 from scripts.people_data import merge
