@@ -38,10 +38,10 @@ def infer(
     track: Annotated[bool, typer.Option("--track", help="Give people identities over time.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Steadier keypoints; implies --track.")] = False,
     frame_size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Of raw frames on stdin; a wish where it is a camera.")
+        str | None, typer.Option(metavar="WxH", help="Of raw frames on stdin; a request where it is a camera.")
     ] = None,
     fps: Annotated[
-        float | None, typer.Option(min=0.01, help="Of images and raw frames (30); a wish where it is a camera.")
+        float | None, typer.Option(min=0.01, help="Of images and raw frames (30); a request where it is a camera.")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.")] = None,
     reconnect: Annotated[

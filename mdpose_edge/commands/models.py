@@ -12,7 +12,7 @@ import typer
 from mdpose_edge.commands.console import Force, JsonFile, print_table, progress_shown, write_json
 
 
-class Target(str, Enum):
+class TimedTarget(str, Enum):
     """Whose engine is timed."""
 
     onnx = "onnx"
@@ -27,7 +27,7 @@ def models(
         list[str] | None,
         typer.Option(metavar="PRECISION", help="Time an export with random weights here and now; may be repeated."),
     ] = None,
-    target: Annotated[Target, typer.Option(help="With --measure: what runs the graph.")] = Target.openvino,
+    target: Annotated[TimedTarget, typer.Option(help="With --measure: what runs the graph.")] = TimedTarget.openvino,
     threads: Annotated[int, typer.Option(min=1, help="With --measure: CPU threads of the engine.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="With --measure: runs that count.")] = 20,
     json_file: JsonFile = None,

@@ -27,7 +27,7 @@ from mdpose_edge.trt.builder import build_plan
 from mdpose_edge.trt.cuda import Cuda
 from mdpose_edge.trt.opened import OpenedPlan
 from mdpose_edge.trt.platforms import show, typing_of
-from mdpose_edge.trt.recipe import Limits, Recipe, SelfTest, TensorRtRange
+from mdpose_edge.trt.recipe import FallbackLimits, Recipe, SelfTest, TensorRtRange
 
 TIMEOUT_S = 180
 """TensorRT measures its kernels when it builds, also for a tiny graph."""
@@ -125,7 +125,7 @@ def _tiny_recipe(trt: Any) -> Recipe:
         jetson=None,
         calibration=None,
         convolutions={},
-        limits=Limits(1.0, 1.0),
+        limits=FallbackLimits(1.0, 1.0),
         self_test=SelfTest(1.0, 1.0),
     )
 

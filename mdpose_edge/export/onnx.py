@@ -57,7 +57,7 @@ def to_onnx(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         model = onnx.load(path)
     _constants_to_initializers(model.graph)
     _read_constants_directly(model.graph)
-    _merge_twins(model.graph)
+    _merge_duplicate_nodes(model.graph)
     return model
 
 
@@ -182,7 +182,7 @@ def _read_constants_directly(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def _merge_twins(graph: onnx.GraphProto) -> None:
+def _merge_duplicate_nodes(graph: onnx.GraphProto) -> None:
     """Let nodes that compute the same thing be one: DLA's nested trees pool the same map twice."""
     first: dict[tuple[object, ...], onnx.NodeProto] = {}
     renamed: dict[str, str] = {}
@@ -190,8 +190,8 @@ def _merge_twins(graph: onnx.GraphProto) -> None:
     for node in list(graph.node):
         node.input[:] = [renamed.get(name, name) for name in node.input]
         key = (node.op_type, *node.input, *(attribute.SerializeToString() for attribute in node.attribute))
-        twin = first.setdefault(key, node)
-        if twin is not node and outputs.isdisjoint(node.output):
-            renamed.update(zip(node.output, twin.output, strict=True))
+        kept = first.setdefault(key, node)
+        if kept is not node and outputs.isdisjoint(node.output):
+            renamed.update(zip(node.output, kept.output, strict=True))
             graph.node.remove(node)
     del graph.value_info[:]  # it may describe tensors that are gone; check_onnx infers it anew

@@ -11,7 +11,7 @@ from typing import cast
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.export.targets.registry import TARGETS, Target
 from mdpose_edge.export.targets.tensorrt_options import TensorRtTarget, find_tensorrt_target
-from mdpose_edge.export.validation import Validation, check_measurable_here
+from mdpose_edge.export.validation import GateOptions, check_measurable_here
 from mdpose_edge.spec import Precision
 from mdpose_edge.trt.recipe import TARGETS as TENSORRT_TARGETS
 
@@ -96,12 +96,12 @@ class ExportOptions:
         return find_tensorrt_target(self.target, self.chosen_precision, **options)
 
     @property
-    def validation(self) -> Validation | None:
+    def validation(self) -> GateOptions | None:
         """On what the gate runs, if it does."""
         if self.val_data is None:
             return None
         page = None if self.report is None else Path(self.report)
-        return Validation(self.val_data, self.val_split, self.val_limit, self.max_drop, page, self.val_format)
+        return GateOptions(self.val_data, self.val_split, self.val_limit, self.max_drop, page, self.val_format)
 
     def _check_names(self) -> None:
         targets = (*TARGETS, TRITON)

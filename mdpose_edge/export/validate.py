@@ -25,7 +25,7 @@ from mdpose_edge.export.control_page import control_section
 from mdpose_edge.export.onnx import OPSET
 from mdpose_edge.export.probe import Probe, compare_speed
 from mdpose_edge.export.targets.registry import TARGETS, Int8, Job, Target, Written, measure_target, write_target
-from mdpose_edge.export.validation import Validation
+from mdpose_edge.export.validation import GateOptions
 from mdpose_edge.runtimes.registry import ENGINES
 
 RANKING_IMAGES = 8
@@ -35,7 +35,7 @@ SIMULATOR = "onnxruntime"
 """Runs the graphs of engines that a build machine may lack."""
 
 
-class Trial(NamedTuple):
+class CandidateBundle(NamedTuple):
     """One way to write the target, as a bundle of its own."""
 
     path: Path
@@ -44,7 +44,7 @@ class Trial(NamedTuple):
 
 
 def write_validated(
-    kind: Target, job: Job, checkpoint: Path, name: str, validation: Validation, note: Callable[[str], None]
+    kind: Target, job: Job, checkpoint: Path, name: str, validation: GateOptions, note: Callable[[str], None]
 ) -> tuple[Written, dict[str, Any]]:
     """Write a target's files into the job's directory, if the gate holds.
 
@@ -64,10 +64,10 @@ def write_validated(
         MdposeError: it cannot be written or measured.
     """
     with TemporaryDirectory(dir=job.directory.parent, prefix=f"{job.directory.name}.trials.") as folder:
-        bench = _Bench(kind, job, measure_target(kind, job), checkpoint, name, validation, note, Path(folder))
-        trial, control = bench.plain(), None
+        gated = _GatedExport(kind, job, measure_target(kind, job), checkpoint, name, validation, note, Path(folder))
+        trial, control = gated.plain(), None
         if not trial.found.verdict.held and job.int8 is not None and validation.max_drop is not None:
-            trial, control = bench.controlled(trial)
+            trial, control = gated.controlled(trial)
         if validation.report is not None:
             write_report(trial.found, validation.report, "" if control is None else control_section(control))
         if not trial.found.verdict.held:
@@ -83,7 +83,7 @@ def write_validated(
 
 
 @dataclass
-class _Bench:
+class _GatedExport:
     """Where an export tries things out."""
 
     kind: Target
@@ -92,17 +92,19 @@ class _Bench:
     """What `measure_target` found, whichever layers stay float."""
     checkpoint: Path
     name: str
-    validation: Validation
+    validation: GateOptions
     note: Callable[[str], None]
     folder: Path
 
-    def plain(self) -> Trial:
+    def plain(self) -> CandidateBundle:
         """Write the target as it was asked for, and hold it against the float graph."""
         self.note("writing the graph")
         path, written = self._write(self.kind, self.job, "plain")
-        return Trial(path, written, self._check(path, self._reference(), layers=self.validation.report is not None))
+        return CandidateBundle(
+            path, written, self._check(path, self._reference(), layers=self.validation.report is not None)
+        )
 
-    def controlled(self, plain: Trial) -> tuple[Trial, dict[str, Any]]:
+    def controlled(self, plain: CandidateBundle) -> tuple[CandidateBundle, dict[str, Any]]:
         """Return layers to float, the costliest first, until the gate holds.
 
         Returns:
@@ -117,11 +119,11 @@ class _Bench:
         total = sum(cost.layer.macs for cost in costs)
         most = most_returnable(costs, total)
 
-        def measure(count: int) -> tuple[bool, Trial]:
+        def measure(count: int) -> tuple[bool, CandidateBundle]:
             self.note(f"returning layers to float: the {count} costliest, of {most} at most")
             nodes = [node for cost in costs[:count] for node in cost.layer.nodes]
             path, written = self._write(self.kind, self._returning(nodes), f"float-{count}")
-            trial = Trial(path, written, self._check(path, recording))
+            trial = CandidateBundle(path, written, self._check(path, recording))
             return trial.found.verdict.held, trial
 
         found = search(most, measure, plain)
@@ -229,7 +231,7 @@ def _accuracy(found: Check, where: str) -> dict[str, Any]:
 
 
 def _fell_short(
-    name: str, found: Check, validation: Validation, control: dict[str, Any] | None, is_int8: bool
+    name: str, found: Check, validation: GateOptions, control: dict[str, Any] | None, is_int8: bool
 ) -> GateError:
     got = found.verdict.sentence()
     caution = f"; {found.verdict.caution}" if found.verdict.caution else ""

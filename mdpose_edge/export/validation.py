@@ -16,7 +16,7 @@ from mdpose_edge.trt.platforms import show, typing_of
 
 
 @dataclass(frozen=True)
-class Validation:
+class GateOptions:
     """On what the gate runs within an export, and by which budget."""
 
     data: str | Path

@@ -16,7 +16,7 @@ from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
 from mdpose_edge.common.union_find import UnionFind
 from mdpose_edge.errors import ExportError
-from mdpose_edge.nvdla.limits import Asked, check_no_qdq, judge
+from mdpose_edge.nvdla.limits import EngineSettings, check_no_qdq, judge
 from mdpose_edge.trt.platforms import DEVICES, LAST_NVDLA_TENSORRT, Version, check_nvdla_int8, show
 from mdpose_edge.trt.recipe import TARGETS, Recipe, read_recipe
 
@@ -156,13 +156,13 @@ def dry_run(graph: OnnxGraph, *, precision: str, tensorrt: Version) -> DryRun:
     check_tensorrt(tensorrt)
     check_no_qdq(graph)
     check_nvdla_int8("NVDLA", tensorrt, precision)
-    placements = tuple(_place(graph, node, Asked(kind, tensorrt)) for node in graph.nodes)
+    placements = tuple(_place(graph, node, EngineSettings(kind, tensorrt)) for node in graph.nodes)
     loadables = _count_loadables(graph, placements)
     return DryRun(kind, show(tensorrt), placements, loadables, tuple(_notes(graph, placements, loadables, kind)))
 
 
-def _place(graph: OnnxGraph, node: onnx.NodeProto, asked: Asked) -> Placement:
-    verdict = judge(graph, node, asked)
+def _place(graph: OnnxGraph, node: onnx.NodeProto, settings: EngineSettings) -> Placement:
+    verdict = judge(graph, node, settings)
     name = node.name or node.output[0]
     return Placement(name, node.op_type, verdict.place, verdict.reason, _macs(graph, node))
 

@@ -31,18 +31,18 @@ DIV_SINCE: Version = (8, 6)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LayerSupport:
     """Where a layer runs, and why not on NVDLA."""
 
     place: Literal["nvdla", "gpu", "unsure"]
     reason: str = ""
 
 
-FITS = Verdict("nvdla")
+FITS = LayerSupport("nvdla")
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineSettings:
     """What the engine is built for."""
 
     precision: Literal["fp16", "int8"]
@@ -50,13 +50,13 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Layer:
+class NodeContext:
     """A node with what the rules look at."""
 
     graph: OnnxGraph
     node: onnx.NodeProto
     attributes: Mapping[str, Any]
-    asked: Asked
+    settings: EngineSettings
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """Give the shape of an input."""
@@ -83,9 +83,9 @@ def check_no_qdq(graph: OnnxGraph) -> None:
             raise ExportError("NVDLA", expected="a graph without Q/DQ", got=node.name or node.op_type, do=do)
 
 
-def judge(graph: OnnxGraph, node: onnx.NodeProto, asked: Asked) -> Verdict:
+def judge(graph: OnnxGraph, node: onnx.NodeProto, settings: EngineSettings) -> LayerSupport:
     """Say where a node runs."""
-    layer = Layer(graph, node, graph.attributes(node), asked)
+    layer = NodeContext(graph, node, graph.attributes(node), settings)
     if node.op_type not in RULES:
         return gpu("NVDLA has no such layer, or TensorRT does not offer it")
     for rule in (_general, RULES[node.op_type]):
@@ -95,17 +95,17 @@ def judge(graph: OnnxGraph, node: onnx.NodeProto, asked: Asked) -> Verdict:
     return FITS
 
 
-def gpu(reason: str) -> Verdict:
+def gpu(reason: str) -> LayerSupport:
     """Make the verdict that a layer cannot run on NVDLA."""
-    return Verdict("gpu", reason)
+    return LayerSupport("gpu", reason)
 
 
-def unsure(reason: str) -> Verdict:
+def unsure(reason: str) -> LayerSupport:
     """Make the verdict that the documents do not tell."""
-    return Verdict("unsure", reason)
+    return LayerSupport("unsure", reason)
 
 
-def _general(layer: Layer) -> Verdict:
+def _general(layer: NodeContext) -> LayerSupport:
     activations = [name for name in layer.node.input if name and name not in layer.graph.constants]
     for name in (*activations, *layer.node.output):
         kind = layer.graph.types.get(name, "an unknown type")
@@ -121,7 +121,7 @@ def _general(layer: Layer) -> Verdict:
     return FITS
 
 
-def _convolution(layer: Layer) -> Verdict:
+def _convolution(layer: NodeContext) -> LayerSupport:
     """[H] [G]; in INT8, grouped convolutions need a multiple of 4 channels in a group."""
     weights = layer.shape(1)
     if layer.node.input[1] not in layer.graph.constants:
@@ -142,13 +142,13 @@ def _convolution(layer: Layer) -> Verdict:
         return wrong
     if any(pad >= side for pad, side in zip(pads, (*kernel, *kernel), strict=True)):
         return gpu(f"padding {_by(pads)}: less than the kernel's {_by(kernel)}")
-    if layer.asked.precision == "int8" and group > 1 and (in_group % 4 or outputs // group % 4):
+    if layer.settings.precision == "int8" and group > 1 and (in_group % 4 or outputs // group % 4):
         got = f"{in_group} and {outputs // group}"
         return gpu(f"{got} channels into and out of a group: a multiple of 4 in INT8")
     return FITS
 
 
-def _deconvolution(layer: Layer) -> Verdict:
+def _deconvolution(layer: NodeContext) -> LayerSupport:
     """[H] [G] padding must be 0, so that a bilinear upsampling by a transposed convolution falls back."""
     kernel = layer.shape(1)[2:]
     if any(layer.attributes.get("pads", ())) or any(layer.attributes.get("output_padding", ())):
@@ -162,7 +162,7 @@ def _deconvolution(layer: Layer) -> Verdict:
     return gpu(f"kernel {_by(kernel)}: 1 to 32, or 64, 96 or 128 by 1")
 
 
-def _pooling(layer: Layer) -> Verdict:
+def _pooling(layer: NodeContext) -> LayerSupport:
     """[H] [G]."""
     if len(layer.node.output) > 1 and layer.node.output[1]:
         return gpu("it gives indices: NVDLA gives values alone")
@@ -176,7 +176,7 @@ def _pooling(layer: Layer) -> Verdict:
     return _first_outside(checks) or FITS
 
 
-def _clip(layer: Layer) -> Verdict:
+def _clip(layer: NodeContext) -> LayerSupport:
     """[G] "Clipped ReLU": from 0."""
     low = layer.constant(1)
     if low is None or float(low) != 0.0:
@@ -184,7 +184,7 @@ def _clip(layer: Layer) -> Verdict:
     return FITS
 
 
-def _elementwise(layer: Layer) -> Verdict:
+def _elementwise(layer: NodeContext) -> LayerSupport:
     """[H] SUM, PROD, MAX, MIN, SUB; [L] a Constant layer stays on the GPU."""
     if len(layer.node.input) != 2:
         return gpu(f"{len(layer.node.input)} inputs: NVDLA takes two")
@@ -195,20 +195,20 @@ def _elementwise(layer: Layer) -> Verdict:
     return FITS
 
 
-def _minimum(layer: Layer) -> Verdict:
+def _minimum(layer: NodeContext) -> LayerSupport:
     """[H] names kMIN, [O] says None."""
     verdict = _elementwise(layer)
     return unsure("NVIDIA's documents contradict one another") if verdict is FITS else verdict
 
 
-def _division(layer: Layer) -> Verdict:
+def _division(layer: NodeContext) -> LayerSupport:
     """[G] from 8.6 on; [L] older ones: "DLA cores do not support DIV ElementWise operation"."""
-    if layer.asked.tensorrt < DIV_SINCE:
+    if layer.settings.tensorrt < DIV_SINCE:
         return gpu(f"division needs TensorRT {show(DIV_SINCE)}")
     return _elementwise(layer)
 
 
-def _concatenation(layer: Layer) -> Verdict:
+def _concatenation(layer: NodeContext) -> LayerSupport:
     """[H] [G] the third-last axis, that is the channels."""
     axis = layer.attributes["axis"]
     if axis not in (1, -3):
@@ -222,7 +222,7 @@ NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half
 """(coordinates, rounding) that NVDLA has [H] [G]."""
 
 
-def _resize(layer: Layer) -> Verdict:
+def _resize(layer: NodeContext) -> LayerSupport:
     """[G] [L] constant scales, whole, the first two 1."""
     scales = layer.constant(2)
     if scales is None or scales.size != 4:
@@ -244,7 +244,7 @@ def _resize(layer: Layer) -> Verdict:
     return FITS
 
 
-def _slice(layer: Layer) -> Verdict:
+def _slice(layer: NodeContext) -> LayerSupport:
     """[G] four axes, constant, in steps of 1."""
     bounds = [layer.constant(index) for index in range(1, len(layer.node.input))]
     if any(bound is None for bound, name in zip(bounds, layer.node.input[1:], strict=True) if name):
@@ -253,22 +253,22 @@ def _slice(layer: Layer) -> Verdict:
     return FITS if steps is None or (steps == 1).all() else gpu("in steps: NVDLA takes every value of a range")
 
 
-def _cast(layer: Layer) -> Verdict:
+def _cast(layer: NodeContext) -> LayerSupport:
     return gpu("it converts types: NVDLA computes FP16 and INT8")
 
 
-def _fits(layer: Layer) -> Verdict:
+def _fits(layer: NodeContext) -> LayerSupport:
     return FITS
 
 
-def _unsure(reason: str) -> Callable[[Layer], Verdict]:
-    def rule(layer: Layer) -> Verdict:
+def _unsure(reason: str) -> Callable[[NodeContext], LayerSupport]:
+    def rule(layer: NodeContext) -> LayerSupport:
         return unsure(reason)
 
     return rule
 
 
-def _first_outside(checks: tuple[tuple[str, tuple[int, ...], int, int], ...]) -> Verdict | None:
+def _first_outside(checks: tuple[tuple[str, tuple[int, ...], int, int], ...]) -> LayerSupport | None:
     for what, values, low, high in checks:
         if any(not low <= value <= high for value in values):
             return gpu(f"{what} {_by(values)}: {low} to {high}")
@@ -283,7 +283,7 @@ _SHUFFLE = _unsure("a Shuffle layer: documented as restricted, not how; logs sho
 _PRODUCT = _unsure("native as a fully connected layer; for which shapes is not said")
 _ORIN = _unsure("on Orin alone, and for some shapes")
 
-RULES: Mapping[str, Callable[[Layer], Verdict]] = {
+RULES: Mapping[str, Callable[[NodeContext], LayerSupport]] = {
     "Add": _elementwise,
     "AveragePool": _pooling,
     "BatchNormalization": _fits,

@@ -32,7 +32,7 @@ PROBE_IMAGES = 2
 Heads = dict[str, NDArray[np.float32]]
 
 
-def free_onnx(source: Path, out: Path, spec: ModelSpec) -> None:
+def write_dynamic_onnx(source: Path, out: Path, spec: ModelSpec) -> None:
     """Write an ONNX graph with its batch axis open.
 
     Args:
@@ -52,22 +52,22 @@ def free_onnx(source: Path, out: Path, spec: ModelSpec) -> None:
     try:
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
-        raise _fixed(str(source), str(error).splitlines()[0]) from error
+        raise _not_dynamic(str(source), str(error).splitlines()[0]) from error
     for value in model.graph.output:
         axis = value.type.tensor_type.shape.dim[0]
         if axis.dim_value:
-            raise _fixed(str(source), f"{value.name} with a batch of {axis.dim_value}")
+            raise _not_dynamic(str(source), f"{value.name} with a batch of {axis.dim_value}")
     out.write_bytes(model.SerializeToString())
 
 
-def free_openvino(source: Path, out: Path, spec: ModelSpec) -> None:
-    """Write OpenVINO IR with its batch axis open; see `free_onnx`."""
+def write_dynamic_openvino(source: Path, out: Path, spec: ModelSpec) -> None:
+    """Write OpenVINO IR with its batch axis open; see `write_dynamic_onnx`."""
     ov: Any = require("openvino", extra="openvino", feature="a Triton repository")
     model: Any = read_graph(source, where=str(source), feature="a Triton repository")
     model.reshape({spec.input.name: [-1, spec.input.height, spec.input.width, 3]})
     for port in model.outputs:
         if port.get_partial_shape()[0].is_static:
-            raise _fixed(str(source), f"{port.get_any_name()} of shape {port.get_partial_shape()}")
+            raise _not_dynamic(str(source), f"{port.get_any_name()} of shape {port.get_partial_shape()}")
     with written_by_library(out):
         ov.save_model(model, out, compress_to_fp16=False)  # weights stay as they are stored
 
@@ -122,5 +122,5 @@ def _run_openvino(graph: Path, images: NDArray[np.uint8], spec: ModelSpec) -> He
 _RUNNERS = {"onnxruntime": _run_onnx, "openvino": _run_openvino}
 
 
-def _fixed(where: str, got: str) -> ExportError:
+def _not_dynamic(where: str, got: str) -> ExportError:
     return ExportError(where, expected="a graph that runs any number of images", got=got, do="report this")

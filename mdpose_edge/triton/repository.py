@@ -25,11 +25,11 @@ from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.families.registry import family_module
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.triton import config, server_model
-from mdpose_edge.triton.batch import check_batches, free_onnx, free_openvino
+from mdpose_edge.triton.batch import check_batches, write_dynamic_onnx, write_dynamic_openvino
 from mdpose_edge.triton.config import ServingOptions
 from mdpose_edge.triton.modules import imported_modules
 from mdpose_edge.triton.plan import PLAN_FILE, PLAN_SCRIPT, write_plan_script
-from mdpose_edge.triton.server_model import CARRIED_FILE, SPEC_FILE
+from mdpose_edge.triton.server_model import SPEC_FILE, VENDORED_FILE
 
 MANIFEST_FILE = "manifest.json"
 KIND = "mdpose-edge triton repository"
@@ -55,7 +55,7 @@ class Backend:
     """The file that it looks for."""
     engine: str
     """Ours, which checks the graph with its batch open."""
-    free: Callable[[Path, Path, ModelSpec], None]
+    write_dynamic: Callable[[Path, Path, ModelSpec], None]
     kind: str | None = None
     """Where it runs, if the backend has no choice."""
     plan: bool = False
@@ -63,9 +63,9 @@ class Backend:
 
 
 BACKENDS = {
-    "onnx": Backend("onnxruntime", "model.onnx", "onnxruntime", free_onnx),
-    "openvino": Backend("openvino", "model.xml", "openvino", free_openvino, "KIND_CPU"),
-    "tensorrt": Backend("tensorrt", "model.onnx", "onnxruntime", free_onnx, "KIND_GPU", plan=True),
+    "onnx": Backend("onnxruntime", "model.onnx", "onnxruntime", write_dynamic_onnx),
+    "openvino": Backend("openvino", "model.xml", "openvino", write_dynamic_openvino, "KIND_CPU"),
+    "tensorrt": Backend("tensorrt", "model.onnx", "onnxruntime", write_dynamic_onnx, "KIND_GPU", plan=True),
 }
 """By the bundle's target."""
 
@@ -109,7 +109,7 @@ def write_repository(
         report(1, len(_STEPS), _STEPS[1])
         version = _version_folder(directory, options.graph)
         graph = (version.parent if backend.plan else version) / backend.file
-        backend.free(source.graph, graph, source.spec)
+        backend.write_dynamic(source.graph, graph, source.spec)
         report(2, len(_STEPS), _STEPS[2])
         difference = check_batches(backend.engine, graph, source)
         report(3, len(_STEPS), _STEPS[3])
@@ -166,7 +166,7 @@ def _write_decode(directory: Path, bundle: Bundle, options: ServingOptions) -> N
     (folder / SPEC_FILE).write_text(bundle.spec.to_json(), encoding="utf-8")
     hashes = {name: file_sha256(folder / name) for name in sorted(visible_files(folder))}
     manifest = {"decoder": decoder, "files": hashes}
-    (folder / CARRIED_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / VENDORED_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     (folder / "model.py").write_bytes(Path(server_model.__file__).read_bytes())
     _write_config(directory, options.decode, config.decode_config(bundle.spec, options))
 

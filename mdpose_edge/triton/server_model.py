@@ -1,6 +1,6 @@
-"""What Triton's Python backend runs as model.py: the decode step, with what it imports carried beside it.
+"""What Triton's Python backend runs as model.py: the decode step, with what it imports vendored beside it.
 
-A repository holds a copy of this file. It imports the standard library alone until the carried files are known to be
+A repository holds a copy of this file. It imports the standard library alone until the vendored files are known to be
 the ones that were written, and prefers them to an mdpose_edge that the server may have installed.
 """
 
@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-CARRIED_FILE = "carried.json"
-"""The module that decodes the model's family, and the sha256 of every carried file, by its name in this folder."""
+VENDORED_FILE = "vendored.json"
+"""The module that decodes the model's family, and the sha256 of every vendored file, by its name in this folder."""
 SPEC_FILE = "spec.json"
 
 
@@ -28,7 +28,7 @@ class TritonPythonModel:
             args: Triton's; "model_repository" is this model's folder, "model_version" the folder inside it.
 
         Raises:
-            RuntimeError: a carried file is missing or was altered.
+            RuntimeError: a vendored file is missing or was altered.
         """
         folder = Path(args["model_repository"], args["model_version"])
         decoder = verify(folder)
@@ -65,10 +65,10 @@ class TritonPythonModel:
 
 
 def verify(folder: Path) -> str:
-    """Hold the carried files against their hashes.
+    """Hold the vendored files against their hashes.
 
     Args:
-        folder: where model.py and the carried files are.
+        folder: where model.py and the vendored files are.
 
     Returns:
         The name of the module that decodes the model's family.
@@ -76,12 +76,12 @@ def verify(folder: Path) -> str:
     Raises:
         RuntimeError: a file is missing or was altered.
     """
-    carried = json.loads((folder / CARRIED_FILE).read_text(encoding="utf-8"))
-    for name, sha256 in carried["files"].items():
+    vendored = json.loads((folder / VENDORED_FILE).read_text(encoding="utf-8"))
+    for name, sha256 in vendored["files"].items():
         path = folder / name
         found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
         if found != sha256:
             raise RuntimeError(
                 f"{path}: expected sha256 {sha256[:12]}..., got {found[:12]}; write the repository again."
             )
-    return str(carried["decoder"])
+    return str(vendored["decoder"])

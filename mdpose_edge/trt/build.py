@@ -13,7 +13,7 @@ from typing import Any
 
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.errors import EngineError
-from mdpose_edge.trt.builder import Plan, build_plan
+from mdpose_edge.trt.builder import SerializedEngine, build_plan
 from mdpose_edge.trt.cache import (
     EngineFacts,
     Manifest,
@@ -129,7 +129,7 @@ def _existing(folder: Path, facts: EngineFacts) -> BuiltEngine | None:
     return None if found is None else BuiltEngine(folder / facts.key, found[0], cached=True)
 
 
-def _build(job: _Job, cuda: Cuda, report: Progress) -> Plan:
+def _build(job: _Job, cuda: Cuda, report: Progress) -> SerializedEngine:
     timing = timing_name(job.recipe, job.facts)
     with cuda.failures("build"), cuda.current():
         plan = build_plan(
@@ -146,7 +146,7 @@ def _build(job: _Job, cuda: Cuda, report: Progress) -> Plan:
     return plan
 
 
-def _keep(job: _Job, plan: Plan, seconds: float, report: Progress) -> BuiltEngine:
+def _keep(job: _Job, plan: SerializedEngine, seconds: float, report: Progress) -> BuiltEngine:
     """Open the plan, hold it against the recipe and the recorded heads, and put it into the cache."""
     report(2, len(_STEPS), _STEPS[2], "")
     recipe, core = job.recipe, job.recipe.nvdla_core

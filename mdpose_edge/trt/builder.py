@@ -17,7 +17,7 @@ _KEPT_MESSAGES = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class SerializedEngine:
     """A serialized engine that was built in this process."""
 
     data: bytes
@@ -80,7 +80,7 @@ def build_plan(
     nvdla_core: int | None,
     timing: bytes,
     step: MonitorStep,
-) -> Plan:
+) -> SerializedEngine:
     """Build a plan; the CUDA context that it is for must be current.
 
     Args:
@@ -123,7 +123,7 @@ def build_plan(
     if built is None:
         raise _refused(bundle, "build", logger.reason())
     after = config.get_timing_cache()
-    return Plan(bytes(built), b"" if after is None else bytes(after.serialize()), on_gpu)
+    return SerializedEngine(bytes(built), b"" if after is None else bytes(after.serialize()), on_gpu)
 
 
 def _use_nvdla(trt: Any, builder: Any, network: Any, config: Any, core: int) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ _FUNCTIONS = (
 )
 
 
-class Recording:
+class CudaGraph:
     """A recorded frame; the context that it was recorded in must be current in every call."""
 
     def __init__(self, library: Any, graph: ctypes.c_void_p, executable: ctypes.c_void_p) -> None:
@@ -56,32 +56,32 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
-def record(
+def capture(
     library: Any, stream: int, enqueue: Callable[[], None], errors: tuple[type[Exception], ...]
-) -> Recording | None:
-    """Record what `enqueue` queues on a stream.
+) -> CudaGraph | None:
+    """Capture what `enqueue` queues on a stream.
 
     Args:
         library: of `load_library`.
         stream: its handle; not the default stream, and with nothing left to do.
         enqueue: queues one frame on it; called once, and nothing runs.
-        errors: what it raises if something cannot be recorded.
+        errors: what it raises if something cannot be captured.
 
     Returns:
-        The recording, or None where the frame cannot be recorded; the stream is usable either way.
+        The CUDA graph, or None where the frame cannot be captured; the stream is usable either way.
     """
     handle, graph, executable = ctypes.c_void_p(stream), ctypes.c_void_p(), ctypes.c_void_p()
     if library.cuStreamBeginCapture_v2(handle, THREAD_LOCAL) != 0:
         return None
     try:
         enqueue()
-        recorded = True
+        captured = True
     except errors:
-        recorded = False
+        captured = False
     ended = library.cuStreamEndCapture(handle, ctypes.byref(graph)) == 0
     if not (ended and graph):
         return None
-    if not recorded or library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)) != 0:
+    if not captured or library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)) != 0:
         library.cuGraphDestroy(graph)
         return None
-    return Recording(library, graph, executable)
+    return CudaGraph(library, graph, executable)

@@ -59,7 +59,7 @@ def inspect_engine(
         description: of builder.engine_description.
         recipe: of the bundle.
         nvdla_core: that was built for, or None.
-        gpu_convolutions: see builder.Plan.
+        gpu_convolutions: see builder.SerializedEngine.
 
     Raises:
         EngineError: TensorRT's description cannot be read, so that nothing is known of the engine.

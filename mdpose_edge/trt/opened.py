@@ -17,7 +17,7 @@ from mdpose_edge.bundle import Bundle
 from mdpose_edge.common.closing import Closing
 from mdpose_edge.engine_graph import TensorInfo, check_graph, engine_failures
 from mdpose_edge.trt.cuda import Cuda
-from mdpose_edge.trt.session import Session
+from mdpose_edge.trt.session import EngineSession
 
 ENGINE = "tensorrt"
 
@@ -73,8 +73,8 @@ class OpenedPlan(Closing):
                 self._session.close()
             self._cuda.close()
 
-    def _started(self, trt: Any, plan: bytes, nvdla_core: int | None, integrated: bool) -> Session:
-        session = Session(trt, self._cuda, plan, nvdla_core)
+    def _started(self, trt: Any, plan: bytes, nvdla_core: int | None, integrated: bool) -> EngineSession:
+        session = EngineSession(trt, self._cuda, plan, nvdla_core)
         try:
             inputs, outputs = ([t for t in session.tensors if t.is_input is side] for side in (True, False))
             found = ([TensorInfo(*tensor[:3]) for tensor in side] for side in (inputs, outputs))

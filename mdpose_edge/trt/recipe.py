@@ -55,7 +55,7 @@ class JetsonRecipe:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FallbackLimits:
     """How much of an engine may differ from what was asked before the build fails: shares of the convolutions."""
 
     other_precision: float
@@ -95,7 +95,7 @@ class Recipe:
     """The file with INT8 scales for NVDLA, whose graph has no Q/DQ."""
     convolutions: Mapping[str, str]
     """Precision asked for each convolution, by the name of its ONNX node."""
-    limits: Limits
+    limits: FallbackLimits
     self_test: SelfTest
 
     @property

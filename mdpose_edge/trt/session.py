@@ -25,7 +25,7 @@ class EngineTensor(NamedTuple):
     is_input: bool
 
 
-class Session:
+class EngineSession:
     """An engine on the GPU. Every call needs the CUDA context to be current; calls must not overlap.
 
     Args:
@@ -111,7 +111,7 @@ class Frame:
         self._context, self._buffers, self._logger = context, buffers, logger
         self.inputs = {tensor.name: tensor.host for tensor in buffers.tensors if tensor.is_input}
         self.outputs = {tensor.name: tensor.host for tensor in buffers.tensors if not tensor.is_input}
-        self.recording: graph.Recording | None = None
+        self.recording: graph.CudaGraph | None = None
 
     def bind(self) -> None:
         """Tell the context where each tensor lies; a recording keeps these addresses for good."""
@@ -134,7 +134,7 @@ class Frame:
         library = graph.load_library()
         if library is not None:
             errors = (EngineError, cuda.error)
-            self.recording = graph.record(library, int(self._buffers.stream.handle), self._enqueue, errors)
+            self.recording = graph.capture(library, int(self._buffers.stream.handle), self._enqueue, errors)
             self._buffers.stream.synchronize()
 
     def close(self) -> None:

@@ -27,8 +27,8 @@ from mdpose_edge.trt.platforms import (
 from mdpose_edge.trt.recipe import (
     CALIBRATION_FILE,
     RECIPE_VERSION,
+    FallbackLimits,
     JetsonRecipe,
-    Limits,
     Recipe,
     SelfTest,
     TensorRtRange,
@@ -42,7 +42,7 @@ LARGEST_WORKSPACE_MIB = 4096
 """TensorRT's own default is all of the memory, which on a Jetson is the CPU's too."""
 TIMING_CACHE = "timing-{tensorrt}-{gpu}"
 
-LIMITS = Limits(other_precision=0.05, off_nvdla=0.0)
+LIMITS = FallbackLimits(other_precision=0.05, off_nvdla=0.0)
 """One convolution in twenty may be wider than asked for: weak typing lets TensorRT take what is faster, and on small
 maps that is sometimes the wider one. NVDLA takes every convolution of our networks, by its documented limits."""
 

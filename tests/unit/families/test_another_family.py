@@ -147,8 +147,8 @@ def test_triton_serves_it_without_the_package(bundles: dict[str, Path], tmp_path
         "import json, pathlib, importlib\n"
         "from mdpose_edge.spec import ModelSpec\n"
         f"spec = ModelSpec.from_json(pathlib.Path({str(folder / 'spec.json')!r}).read_text())\n"
-        f"carried = json.loads(pathlib.Path({str(folder / 'carried.json')!r}).read_text())\n"
-        "decode = importlib.import_module(carried['decoder'])\n"
+        f"vendored = json.loads(pathlib.Path({str(folder / 'vendored.json')!r}).read_text())\n"
+        "decode = importlib.import_module(vendored['decoder'])\n"
         "print(decode.__file__, type(decode.make_decoder(spec, spec.decode)).__name__)\n"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)

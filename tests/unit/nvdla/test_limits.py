@@ -13,13 +13,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from mdpose_edge.common.onnx_graph import OnnxGraph
-from mdpose_edge.nvdla.limits import RULES, Asked, Verdict, judge
+from mdpose_edge.nvdla.limits import RULES, EngineSettings, LayerSupport, judge
 from tests.unit.nvdla.graphs import conv, model, one
 
 
-def verdict(made: onnx.ModelProto, precision: str = "fp16", tensorrt: tuple[int, ...] = (8, 6, 2)) -> Verdict:
+def verdict(made: onnx.ModelProto, precision: str = "fp16", tensorrt: tuple[int, ...] = (8, 6, 2)) -> LayerSupport:
     graph = OnnxGraph(made)
-    return judge(graph, graph.nodes[-1], Asked(precision, tensorrt))  # type: ignore[arg-type]
+    return judge(graph, graph.nodes[-1], EngineSettings(precision, tensorrt))  # type: ignore[arg-type]
 
 
 def pool(kernel: int, stride: int = 1, pad: int = 0, **more: Any) -> onnx.ModelProto:
@@ -98,7 +98,7 @@ def clip(low: float) -> onnx.ModelProto:
     ],
 )
 def test_within_its_limits_a_layer_runs_on_nvdla(made: onnx.ModelProto) -> None:
-    assert verdict(made) == Verdict("nvdla", "")
+    assert verdict(made) == LayerSupport("nvdla", "")
 
 
 @pytest.mark.parametrize(
@@ -152,19 +152,19 @@ def test_beyond_its_limits_a_layer_leaves_and_the_reason_is_named(made: onnx.Mod
 def test_a_camera_image_is_no_tensor_for_nvdla() -> None:
     node = helper.make_node("Cast", ["image"], ["y"], to=TensorProto.FLOAT)
     found = verdict(model([node], {"image": (1, 8, 8, 3)}, ["y"], kind=TensorProto.UINT8))
-    assert found == Verdict("gpu", "image is uint8: NVDLA computes FP16 and INT8")
+    assert found == LayerSupport("gpu", "image is uint8: NVDLA computes FP16 and INT8")
 
 
 def test_grouped_convolutions_need_fours_in_int8_alone() -> None:
     made = conv(group=8, out=16)  # 2 channels into a group, 2 out of it
     assert verdict(made, "fp16").place == "nvdla"
     found = verdict(made, "int8")
-    assert found == Verdict("gpu", "2 and 2 channels into and out of a group: a multiple of 4 in INT8")
+    assert found == LayerSupport("gpu", "2 and 2 channels into and out of a group: a multiple of 4 in INT8")
     assert verdict(conv(group=4), "int8").place == "nvdla"
 
 
 def test_division_came_with_8_6() -> None:
-    assert verdict(pair("Div"), tensorrt=(8, 5, 2)) == Verdict("gpu", "division needs TensorRT 8.6")
+    assert verdict(pair("Div"), tensorrt=(8, 5, 2)) == LayerSupport("gpu", "division needs TensorRT 8.6")
 
 
 def test_weights_that_are_computed_leave() -> None:

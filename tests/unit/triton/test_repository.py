@@ -28,7 +28,7 @@ from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.spec import ModelSpec
-from mdpose_edge.triton.batch import TOLERANCES, check_batches, free_onnx
+from mdpose_edge.triton.batch import TOLERANCES, check_batches, write_dynamic_onnx
 from mdpose_edge.triton.config import ServingOptions
 from mdpose_edge.triton.decode_step import DecodeStep
 from mdpose_edge.triton.repository import write_repository
@@ -91,7 +91,7 @@ def test_a_server_gives_the_poses_of_the_estimator(
     }
 
 
-def test_the_modules_carried_are_those_in_use(
+def test_the_vendored_modules_are_those_in_use(
     spec: ModelSpec, requests: list[dict[str, NDArray[Any]]], repository: Path, serve: Serve
 ) -> None:
     here = DecodeStep(spec, make_decoder(spec))(requests[0])
@@ -156,7 +156,7 @@ def test_a_graph_that_fixes_its_batch_is_refused(spec: ModelSpec, tmp_path: Path
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
     onnx.save(model, tmp_path / "fixed.onnx")
     with pytest.raises(ExportError, match="a graph that runs any number of images"):
-        free_onnx(tmp_path / "fixed.onnx", tmp_path / "open.onnx", spec)
+        write_dynamic_onnx(tmp_path / "fixed.onnx", tmp_path / "open.onnx", spec)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -166,7 +166,7 @@ def test_values_that_differ_in_a_batch_are_refused(precision: str, artifacts: Ar
     weights = next(tensor for tensor in model.graph.initializer if "head.o.weight" in tensor.name)
     weights.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(weights), weights.name))
     onnx.save(model, tmp_path / "other.onnx")
-    free_onnx(tmp_path / "other.onnx", tmp_path / "open.onnx", bundle.spec)
+    write_dynamic_onnx(tmp_path / "other.onnx", tmp_path / "open.onnx", bundle.spec)
     with pytest.raises(ExportError, match="the same outputs in a batch as alone"):
         check_batches("onnxruntime", tmp_path / "open.onnx", bundle)
 
@@ -186,7 +186,7 @@ def round_otherwise(source: Path, out: Path) -> None:
 def test_int8_that_rounds_otherwise_in_a_batch_is_the_same_graph(artifacts: Artifacts, tmp_path: Path) -> None:
     bundle = open_bundle(artifacts.bundle("onnx", "int8"))
     round_otherwise(bundle.graph, tmp_path / "other.onnx")
-    free_onnx(tmp_path / "other.onnx", tmp_path / "open.onnx", bundle.spec)
+    write_dynamic_onnx(tmp_path / "other.onnx", tmp_path / "open.onnx", bundle.spec)
     assert TOLERANCES["fp32"] < check_batches("onnxruntime", tmp_path / "open.onnx", bundle) < TOLERANCES["int8"]
 
 
@@ -274,7 +274,7 @@ def test_a_checkpoint_is_no_bundle(artifacts: Artifacts, tmp_path: Path) -> None
         write_repository(artifacts.checkpoint(), tmp_path / "out")
 
 
-def test_every_module_carried_exists_and_is_copied_as_it_is(repository: Path) -> None:
+def test_every_vendored_module_exists_and_is_copied_as_it_is(repository: Path) -> None:
     folder = repository / "people_decode" / "1" / "mdpose_edge"
     copied = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
     package = Path(mdpose_edge.__file__).parent
