@@ -84,7 +84,7 @@ class Benchmark:
         return all(run.stability.stable for run in self.runs)
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give everything, ready for json.dump."""
+        """Return everything, ready for json.dump."""
         record = dataclasses.asdict(self)
         for run in record["runs"]:
             run["variant"]["model"] = str(run["variant"]["model"])
@@ -183,7 +183,7 @@ def _compare(one: Run, one_turns: list[RoundTimes], other: Run, other_turns: lis
 
 
 def _stack(rounds: list[RoundTimes]) -> NDArray[np.float64]:
-    """Give (rounds, calls, stages) ms."""
+    """Return (rounds, calls, stages) ms."""
     return np.stack([one.call_ms for one in rounds])
 
 

@@ -49,7 +49,7 @@ class Ratio:
 
 
 def quantiles(milliseconds: NDArray[np.float64]) -> dict[str, float]:
-    """Give p50, p90, p99 and the mean.
+    """Return p50, p90, p99 and the mean.
 
     Args:
         milliseconds: any shape, at least one.

@@ -21,7 +21,7 @@ _SELECTING = ("MaxPool", "Concat")
 
 
 def convolutions(graph: openvino.Model) -> dict[str, Any]:
-    """Give the nodes of a graph's convolutions, by their ONNX names, in graph order."""
+    """Return the nodes of a graph's convolutions, by their ONNX names, in graph order."""
     found = [node for node in graph.get_ordered_ops() if "Convolution" in node.get_type_name()]
     return {node.get_friendly_name().removesuffix(BIAS_APART): node for node in found}
 
@@ -47,7 +47,7 @@ def return_to_float(quantized: openvino.Model, plain: openvino.Model, names: Col
 
 
 def _unquantized(value: Any) -> Any:
-    """Give a tensor as it was before the quantizers that lead to it, the operators in between made again."""
+    """Return a tensor as it was before the quantizers that lead to it, the operators in between made again."""
     node = value.get_node()
     if node.get_type_name() == "FakeQuantize":
         return node.input_value(0)
@@ -64,7 +64,7 @@ def _unquantized(value: Any) -> Any:
 
 
 def _bias(convolution: Any) -> Any:
-    """Give the input through which a convolution's bias is added."""
+    """Return the input through which a convolution's bias is added."""
     (add,) = (port.get_node() for port in convolution.output(0).get_target_inputs())
     (bias,) = (port for port in add.inputs() if port.get_source_output() != convolution.output(0))
     return bias

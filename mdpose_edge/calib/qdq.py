@@ -77,7 +77,7 @@ def quantize_qdq(graph: OnnxGraph, ranges: Mapping[str, TensorRange], keep_float
 
 
 def _skip_inputs(graph: OnnxGraph, add: onnx.NodeProto, kept: Collection[str]) -> list[int]:
-    """Give the inputs of an Add that get Q/DQ: the skip, where the convolution that it is fused with is in int8."""
+    """Return the inputs of an Add that get Q/DQ: the skip, where the convolution that it is fused with is in int8."""
     main = main_branch(graph, add)
     if main is None:
         return []
@@ -85,7 +85,7 @@ def _skip_inputs(graph: OnnxGraph, add: onnx.NodeProto, kept: Collection[str]) -
 
 
 def _shared_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> dict[str, float]:
-    """Give the tensors that meet in a Concat, and its output, their largest scale, or an engine has to requantize."""
+    """Raise the scales around a Concat to their largest: with several, an engine has to requantize."""
     concats = [node for node in graph.nodes if node.op_type == "Concat"]
     return largest_by_group(scales, ((*node.input, *node.output) for node in concats))
 

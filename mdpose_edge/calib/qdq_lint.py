@@ -70,7 +70,7 @@ class _QdqView(OnnxGraph):
         self.pairs = [node for node in self.nodes if node.op_type in QUANTIZE_OPERATORS]
 
     def origin(self, tensor: str) -> str | None:
-        """Give the float tensor behind a DQ and its Q, or None where `tensor` is no such thing."""
+        """Return the float tensor behind a DQ and its Q, or None where `tensor` is no such thing."""
         dequantize = self.producer.get(tensor)
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             return None
@@ -78,7 +78,7 @@ class _QdqView(OnnxGraph):
         return quantize.input[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else None
 
     def float_source(self, tensor: str) -> onnx.NodeProto | None:
-        """Give the node that computes a tensor, seen through Q/DQ; None for constants and the graph's inputs."""
+        """Return the node that computes a tensor, seen through Q/DQ; None for constants and the graph's inputs."""
         return self.producer.get(self.origin(tensor) or tensor)
 
     def is_weight(self, node: onnx.NodeProto) -> bool:
@@ -87,7 +87,7 @@ class _QdqView(OnnxGraph):
         return source is None or source in self.constants
 
     def scale_of(self, tensor: str) -> float | None:
-        """Give the scale of the Q that reads a float tensor, None where none does."""
+        """Return the scale of the Q that reads a float tensor, None where none does."""
         for node in self.consumers[tensor]:
             if node.op_type == "QuantizeLinear":
                 value = self.value(node.input[1])

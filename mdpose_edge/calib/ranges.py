@@ -38,7 +38,7 @@ class TensorRange:
 
     @property
     def scale(self) -> float:
-        """Give the step of symmetric int8: amax / 127."""
+        """The step of symmetric int8: amax / 127."""
         return self.amax / 127
 
 
@@ -118,7 +118,7 @@ def measure_ranges(
 def collect_histograms(
     graph: OnnxGraph, calibration: CalibrationSet, *, progress: Progress | None = None
 ) -> dict[str, MagnitudeHistogram]:
-    """Give the histogram of every float activation; see `measure_ranges`. One pass serves every method."""
+    """Return the histogram of every float activation; see `measure_ranges`. One pass serves every method."""
     (input_name,) = graph.inputs
     batch = graph.shapes[input_name][0]
     histograms: dict[str, MagnitudeHistogram] = {input_name: MagnitudeHistogram()}

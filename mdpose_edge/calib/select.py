@@ -44,7 +44,7 @@ class Traits:
 
 
 def stratum_of(value: float | None, strata: Mapping[str, float]) -> int:
-    """Give the index of the stratum that a value lies in; 0 where there is nothing to measure."""
+    """Return the index of the stratum that a value lies in; 0 where there is nothing to measure."""
     return 0 if value is None else sum(value >= lowest for lowest in strata.values()) - 1
 
 

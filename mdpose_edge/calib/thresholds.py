@@ -70,7 +70,7 @@ def _squared_error(counts: NDArray[np.int64], bins: int) -> float:
 
 
 def _divergence(counts: NDArray[np.int64], bins: int) -> float:
-    """Give KL(P || Q): P the distribution with its tail gathered in the last bin, Q as int8 would tell it.
+    """Return KL(P || Q): P the distribution with its tail gathered in the last bin, Q as int8 would tell it.
 
     The first bin, which holds all zeros, is left out: every int8 grid has a zero.
     """

@@ -71,7 +71,7 @@ def nvdla(
 
 
 def _reasons(found: DryRun) -> Iterator[str]:
-    """Give a line for each reason, with the nodes that leave for it."""
+    """Yield a line for each reason, with the nodes that leave for it."""
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for item in found.off_nvdla:
         groups[item.place, item.op, item.reason].append(item.node)

@@ -140,7 +140,7 @@ def files_together(folder: Path) -> Iterator[Path]:
 
 
 def nearest_folder(path: Path) -> Path:
-    """Give the path itself, or the nearest above it that exists; whether it is a folder is for the caller to see."""
+    """Return the path itself, or the nearest above it that exists; whether it is a folder is for the caller to see."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
@@ -165,7 +165,7 @@ def refused(where: str | Path, error: OSError, kept: str) -> OutputError:
 
 @contextmanager
 def written_by_library(path: Path) -> Iterator[None]:
-    """Give a reason where a C++ library fails to write, of which it says neither the file nor why.
+    """Name the file and a reason where a C++ library fails to write, of which it says neither.
 
     Raises:
         OutputError: in place of its RuntimeError.
@@ -193,7 +193,7 @@ def sync_to_disk(path: Path) -> None:
 
 
 def name_text(name: str | Path) -> str:
-    """Give a file's name as text that can be written: bytes that are not UTF-8 become escapes."""
+    """Return a file's name as text that can be written: bytes that are not UTF-8 become escapes."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

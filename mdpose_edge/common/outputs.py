@@ -113,7 +113,7 @@ def _is_recording(path: Path) -> bool:
 
 
 def _sealed_around(path: Path) -> Path | None:
-    """Give the bundle or calibration set that a file lies in, or would; hidden files are nobody's business there."""
+    """Return the bundle or calibration set that a file lies in, or would; hidden files are nobody's business there."""
     if path.name.startswith("."):
         return None
     for folder in path.resolve().parents:

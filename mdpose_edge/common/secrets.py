@@ -19,7 +19,7 @@ _SECRET = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """Give a text without the users, passwords and tokens of the URLs in it; one without URLs stays as it is."""
+    """Return a text without the users, passwords and tokens of the URLs in it; one without URLs stays as it is."""
     return _URL.sub(lambda url: _shown(url[0]), text)
 
 

@@ -31,7 +31,7 @@ class UnionFind(Generic[T]):
 
 
 def largest_by_group(values: Mapping[T, float], groups: Iterable[Iterable[T]]) -> dict[T, float]:
-    """Give the members of a group the largest of their values; groups with a common member are one.
+    """Raise each value to the largest in its group; groups with a common member are one.
 
     Args:
         values: of every item. Not modified.

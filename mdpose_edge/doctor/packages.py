@@ -21,7 +21,7 @@ Version = Callable[[str], str | None]
 
 
 def installed_version(name: str) -> str | None:
-    """Give a distribution's version, or None where it is not installed."""
+    """Return a distribution's version, or None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -29,7 +29,7 @@ def installed_version(name: str) -> str | None:
 
 
 def provided_version(name: str) -> str | None:
-    """Give a distribution's version, or that of what stands in for it, or None where nothing does.
+    """Return a distribution's version, or that of what stands in for it, or None where nothing does.
 
     OpenCV comes in four distributions, and with JetPack in none that pip knows.
     """

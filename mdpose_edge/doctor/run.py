@@ -38,7 +38,7 @@ class Diagnosis:
         return all(finding.state != "broken" for finding in self.findings)
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give it ready for json.dump."""
+        """Return it ready for json.dump."""
         return {"toolkit_version": __version__, "healthy": self.healthy, **dataclasses.asdict(self)}
 
 

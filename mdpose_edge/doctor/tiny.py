@@ -44,7 +44,7 @@ def tiny_spec() -> ModelSpec:
 
 
 def tiny_weights() -> dict[str, tuple[Array, Array]]:
-    """Give (out, in) weights and (out,) biases of the hidden layer and each head."""
+    """Return (out, in) weights and (out,) biases of the hidden layer and each head."""
     return {
         "hidden": _layer(HIDDEN, 3, 1 / 255),
         **{head.name: _layer(head.channels, HIDDEN, 1.0) for head in tiny_spec().heads},
@@ -52,7 +52,7 @@ def tiny_weights() -> dict[str, tuple[Array, Array]]:
 
 
 def tiny_image() -> NDArray[np.uint8]:
-    """Give the input that `tiny_outputs` are of: (1, SIDE, SIDE, 3) uint8."""
+    """Return the input that `tiny_outputs` are of: (1, SIDE, SIDE, 3) uint8."""
     return (np.arange(SIDE * SIDE * 3) * 37 % 256).astype(np.uint8).reshape(1, SIDE, SIDE, 3)
 
 

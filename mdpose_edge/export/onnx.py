@@ -130,7 +130,7 @@ def check_onnx(model: onnx.ModelProto, spec: ModelSpec, opset: int = OPSET) -> o
 
 
 def _broken_rules(model: onnx.ModelProto, spec: ModelSpec, opset: int) -> Iterator[tuple[str, str]]:
-    """Give (expected, got) of each rule that the graph breaks."""
+    """Yield (expected, got) of each rule that the graph breaks."""
     graph = model.graph
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     if opsets != {"ai.onnx": opset}:

@@ -19,7 +19,7 @@ def cpu_name(root: Path = Path("/")) -> str:
 
 
 def cpu_limit(root: Path = Path("/")) -> float | str:
-    """Give the cores' worth of time that a container may use, or "none"."""
+    """Return the cores' worth of time that a container may use, or "none"."""
     text = read_text(root / "sys/fs/cgroup/cpu.max")
     if text is None:
         return not_available("no /sys/fs/cgroup/cpu.max")
@@ -28,17 +28,17 @@ def cpu_limit(root: Path = Path("/")) -> float | str:
 
 
 def memory_mb(root: Path = Path("/")) -> int | str:
-    """Give the memory in all, MB (10^6 bytes)."""
+    """Return the memory in all, MB (10^6 bytes)."""
     return _meminfo_mb(root, "MemTotal")
 
 
 def memory_available_mb(root: Path = Path("/")) -> int | str:
-    """Give the memory that a new program could have without swapping, MB (10^6 bytes)."""
+    """Return the memory that a new program could have without swapping, MB (10^6 bytes)."""
     return _meminfo_mb(root, "MemAvailable")
 
 
 def peak_memory_mb(root: Path = Path("/")) -> float | str:
-    """Give the most memory that this process ever held at once (VmHWM), MB (10^6 bytes).
+    """Return the most memory that this process ever held at once (VmHWM), MB (10^6 bytes).
 
     getrusage's figure would not do: a child inherits that of the process that started it.
     """
@@ -47,7 +47,7 @@ def peak_memory_mb(root: Path = Path("/")) -> float | str:
 
 
 def load_average(root: Path = Path("/")) -> float | str:
-    """Give the processes that ran or waited to, averaged over the last minute."""
+    """Return the processes that ran or waited to, averaged over the last minute."""
     text = read_text(root / "proc/loadavg")
     return float(text.split()[0]) if text else not_available("no /proc/loadavg")
 
@@ -60,14 +60,14 @@ def governor(root: Path = Path("/")) -> str:
 
 
 def cpu_mhz(root: Path = Path("/")) -> tuple[float, float] | str:
-    """Give the slowest and the fastest core's clock of this moment, MHz."""
+    """Return the slowest and the fastest core's clock of this moment, MHz."""
     files = (root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
     found = [khz / 1000 for khz in map(read_number, files) if khz is not None]
     return (min(found), max(found)) if found else not_available("no cpufreq in /sys, as in virtual machines")
 
 
 def temperatures_c(root: Path = Path("/")) -> dict[str, float] | str:
-    """Give each sensor's temperature, °C."""
+    """Return each sensor's temperature, °C."""
     found: dict[str, float] = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         _note_temperature(found, read_text(zone / "type") or zone.name, read_number(zone / "temp"))

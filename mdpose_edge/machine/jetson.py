@@ -22,7 +22,7 @@ def board(root: Path = Path("/")) -> str:
 
 
 def jetson_linux(root: Path = Path("/")) -> str | None:
-    """Give the version of Jetson Linux, as "36.4.3"; "unknown" if its file names none, None on other machines."""
+    """Return the version of Jetson Linux, as "36.4.3"; "unknown" if its file names none, None on other machines."""
     text = read_text(root / "etc/nv_tegra_release")  # there on every Jetson, and nowhere else
     if text is None:
         return None
@@ -31,12 +31,12 @@ def jetson_linux(root: Path = Path("/")) -> str | None:
 
 
 def l4t_release(root: Path = Path("/")) -> str:
-    """Give the version of Jetson Linux as a fact of the machine."""
+    """Return the version of Jetson Linux as a fact of the machine."""
     return jetson_linux(root) or NO_JETSON
 
 
 def gpu_mhz(root: Path = Path("/")) -> float | str:
-    """Give the integrated GPU's clock of this moment, MHz."""
+    """Return the integrated GPU's clock of this moment, MHz."""
     device = _gpu_device(root)
     clock = None if device is None else read_number(device / "cur_freq")
     return NO_JETSON if clock is None else clock / 1e6

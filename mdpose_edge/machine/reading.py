@@ -17,7 +17,7 @@ def not_available(why: str) -> str:
 
 
 def read_text(path: Path) -> str | None:
-    """Read a small file, or give None where the system does not let one: a sensor may exist and refuse to answer."""
+    """Read a small file, or return None where the system does not let one: a sensor may exist and refuse to answer."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n\t")
     except OSError:

@@ -27,7 +27,7 @@ takes the larger of the two by itself: written here, it would coarsen what the s
 
 
 def calibration_cache(graph: OnnxGraph, scales: Mapping[str, float], tensorrt: str) -> str:
-    """Give the text of the cache for a graph.
+    """Return the text of the cache for a graph.
 
     Args:
         graph: without Q/DQ, of static shape.
@@ -53,7 +53,7 @@ def missing_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> tuple[str, 
 
 
 def joined_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> dict[str, float]:
-    """Give tensors that must share a scale their largest.
+    """Raise scales to the largest of those that must be one.
 
     Args:
         graph: without Q/DQ.

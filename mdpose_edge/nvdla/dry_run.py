@@ -64,7 +64,7 @@ class DryRun:
         return sum(item.macs for item in self.placements if item.place == "nvdla") / total if total else 0.0
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give all of it, ready for json.dump."""
+        """Return all of it, ready for json.dump."""
         return {**asdict(self), "share_of_macs": self.share_of_macs}
 
 

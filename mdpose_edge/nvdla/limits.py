@@ -59,15 +59,15 @@ class NodeContext:
     settings: EngineSettings
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
-        """Give the shape of an input."""
+        """Return the shape of an input."""
         return self.graph.shapes.get(self.node.input[index], ())
 
     def constant(self, index: int) -> NDArray[Any] | None:
-        """Give an input as an array, or None where it is absent or not a constant."""
+        """Return an input as an array, or None where it is absent or not a constant."""
         return self.graph.value(self.node.input[index]) if index < len(self.node.input) else None
 
     def pair(self, name: str, default: int) -> tuple[int, ...]:
-        """Give an attribute that has one number for each spatial axis."""
+        """Return an attribute that has one number for each spatial axis."""
         return tuple(self.attributes.get(name, (default, default)))
 
 

@@ -51,7 +51,7 @@ class Tensor:
     dims: tuple[int, ...]
 
     def fields(self) -> dict[str, Any]:
-        """Give it as the message ModelInput or ModelOutput."""
+        """Return it as the message ModelInput or ModelOutput."""
         return {"name": self.name, "data_type": _Word(self.data_type), "dims": list(self.dims)}
 
 
@@ -122,22 +122,22 @@ def ensemble_config(spec: ModelSpec, options: ServingOptions) -> str:
 
 
 def image_tensor(spec: ModelSpec) -> Tensor:
-    """Give the graph's input."""
+    """Return the graph's input."""
     return Tensor(spec.input.name, "TYPE_UINT8", (spec.input.height, spec.input.width, 3))
 
 
 def size_tensor() -> Tensor:
-    """Give the decode step's own input."""
+    """Return the decode step's own input."""
     return Tensor(FRAME_WH, "TYPE_INT32", (2,))
 
 
 def head_tensors(spec: ModelSpec) -> tuple[Tensor, ...]:
-    """Give the graph's outputs in the order of the spec."""
+    """Return the graph's outputs in the order of the spec."""
     return tuple(Tensor(head.name, "TYPE_FP32", spec.head_shape(head)) for head in spec.heads)
 
 
 def pose_tensors(spec: ModelSpec) -> tuple[Tensor, ...]:
-    """Give the ensemble's outputs."""
+    """Return the ensemble's outputs."""
     types = {"float32": "TYPE_FP32", "int32": "TYPE_INT32"}
     return tuple(Tensor(name, types[dtype], shape) for name, (dtype, shape) in pose_outputs(spec).items())
 

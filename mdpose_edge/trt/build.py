@@ -52,7 +52,7 @@ class BuiltEngine:
     """Whether it was there before."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all that is known of it as JSON."""
+        """Return all that is known of it as JSON."""
         facts = vars(self.manifest.facts)
         return {"engine": str(self.path), "cached": self.cached, "facts": facts, **self.manifest.report}
 

@@ -44,7 +44,7 @@ def make_logger(trt: Any) -> Any:
                 self.messages = [*self.messages, (severity in serious, msg)][-_KEPT_MESSAGES:]
 
         def reason(self) -> str:
-            """Give the last error, or the last warning where there was none."""
+            """Return the last error, or the last warning where there was none."""
             errors = [text for is_error, text in self.messages if is_error]
             texts = errors or [text for _, text in self.messages]
             return " ".join(texts[-1].split()) if texts else "no reason"
@@ -139,7 +139,7 @@ def _use_nvdla(trt: Any, builder: Any, network: Any, config: Any, core: int) -> 
 
 
 def _calibrator(trt: Any, bundle: Bundle, recipe: Recipe) -> Any:
-    """Make the calibrator of a bundle with scales for NVDLA, or give None.
+    """Make the calibrator of a bundle with scales for NVDLA, or return None.
 
     TensorRT would calibrate anew, on no images, if it did not take the file: its first line is checked here.
     """

@@ -104,7 +104,7 @@ def engine_facts(bundle: Bundle, recipe: Recipe, host: Host) -> EngineFacts:
 
 
 def cache_folder(bundle: Bundle, chosen: Path | None = None) -> Path:
-    """Give the folder of engines: the one chosen, else the environment's, else one in the bundle."""
+    """Return the folder of engines: the one chosen, else the environment's, else one in the bundle."""
     if chosen is not None:
         return chosen
     named = os.environ.get(CACHE_VARIABLE)

@@ -49,7 +49,7 @@ def load_tensorrt() -> Any:
 
 
 def tensorrt_version(trt: Any) -> Version:
-    """Give the version as numbers; a suffix like ".post1" is left out."""
+    """Return the version as numbers; a suffix like ".post1" is left out."""
     digits = [part for part in str(trt.__version__).split(".") if part.isdigit()]
     return parse_version(".".join(digits))
 
@@ -62,7 +62,7 @@ def can_type(trt: Any, typing: Typing) -> bool:
 
 
 def network_flags(trt: Any, typing: Typing) -> int:
-    """Give what `create_network` takes: an explicit batch where there is another, and the typing."""
+    """Return what `create_network` takes: an explicit batch where there is another, and the typing."""
     flags = trt.NetworkDefinitionCreationFlag
     names = ("EXPLICIT_BATCH", "STRONGLY_TYPED") if typing == "strong" else ("EXPLICIT_BATCH",)
     return sum(1 << int(getattr(flags, name)) for name in names if hasattr(flags, name))
@@ -170,5 +170,5 @@ def calibrator(trt: Any, cache: bytes) -> Any:
 
 
 def set_calibrator(config: Any, scales: Any) -> None:
-    """Give the builder its calibrator; the caller keeps the object alive until the build is done."""
+    """Set the builder's calibrator; the caller keeps the object alive until the build is done."""
     config.int8_calibrator = scales

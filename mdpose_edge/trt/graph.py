@@ -44,7 +44,7 @@ def has_driver() -> bool:
 
 
 def load_library() -> Any:
-    """Load the driver's library, or give None where it is absent or too old to record (before CUDA 11.4)."""
+    """Load the driver's library, or return None where it is absent or too old to record (before CUDA 11.4)."""
     library = _library()
     return library if library is not None and all(hasattr(library, name) for name in _FUNCTIONS) else None
 

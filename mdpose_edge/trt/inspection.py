@@ -46,7 +46,7 @@ class Inspection:
     reformats: int
 
     def summary(self) -> dict[str, object]:
-        """Give the comparison as JSON."""
+        """Return the comparison as JSON."""
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
 
 
@@ -145,7 +145,7 @@ def _is_reformat(entry: Mapping[str, Any]) -> bool:
 
 
 def _precision(entry: Mapping[str, Any]) -> str:
-    """Give the type that a layer computes in, which is that of its first input."""
+    """Return the type that a layer computes in, which is that of its first input."""
     inputs = entry.get("Inputs") or [{}]
     text = " ".join(str(value) for key, value in inputs[0].items() if "Format" in key or "Datatype" in key)
     return next((name for name, pattern in _PRECISIONS if pattern.search(text)), "unknown")

@@ -158,7 +158,7 @@ def jetpack_of_l4t(release: str) -> JetPack | None:
 
 
 def check_gpu(tensorrt: Version, compute_capability: tuple[int, int]) -> str | None:
-    """Give the reason why this TensorRT has no code for such a desktop or server GPU, or None where it has."""
+    """Return the reason why this TensorRT has no code for such a desktop or server GPU, or None where it has."""
     floor = next((low for since, low in GPU_FLOORS if tensorrt >= since), None)
     if floor is not None and compute_capability < floor:
         return f"TensorRT {show(tensorrt)} needs compute capability {show(floor)}"
@@ -214,7 +214,7 @@ def find_device(text: str) -> Device:
 
 
 def jetson_tensorrt(jetpack: JetPack, asked: str | None) -> str:
-    """Give the TensorRT of a JetPack, or the one that was asked for among those that NVIDIA publishes for it.
+    """Return the TensorRT of a JetPack, or the one that was asked for among those that NVIDIA publishes for it.
 
     Raises:
         ExportError: --trt names another.
@@ -310,12 +310,12 @@ def check_nvdla_int8(where: str, tensorrt: Version, precision: str) -> None:
 
 
 def calibration_header(tensorrt: Version) -> str:
-    """Give the first line of a calibration cache that a version of TensorRT accepts: its own, whatever the scales."""
+    """Return the first line of a calibration cache that a version of TensorRT accepts: its own, whatever the scales."""
     return f"TRT-{version_number(tensorrt)}-{CALIBRATION_ALGORITHM}"
 
 
 def version_number(tensorrt: Version) -> int:
-    """Give a version of TensorRT as one number, as its headers do: 8.5.3 is 8503, 10.3.0 is 100300."""
+    """Return a version of TensorRT as one number, as its headers do: 8.5.3 is 8503, 10.3.0 is 100300."""
     major, minor, patch = (*tensorrt, 0, 0)[:3]
     return major * 1000 + minor * 100 + patch if major < 10 else major * 10000 + minor * 100 + patch
 
@@ -330,7 +330,7 @@ def _releases(device: Device) -> list[JetPack]:
 
 
 def _another_device(releases: Sequence[JetPack]) -> str:
-    """Give the way out for a device whose releases, oldest first, are all too old."""
+    """Return the way out for a device whose releases, oldest first, are all too old."""
     last = releases[-1]
     return f"use another device: JetPack {last.version} is its last, and TensorRT {last.tensorrt} is too old"
 

@@ -145,7 +145,7 @@ def read_recipe(bundle: Bundle) -> Recipe:
 
 
 def recipe_for_core(bundle: Bundle, recipe: Recipe, core: int | None) -> Recipe:
-    """Give a bundle's recipe for another NVDLA core of the same device, or as it is for None.
+    """Return a bundle's recipe for another NVDLA core of the same device, or as it is for None.
 
     Raises:
         EngineError: the bundle is for the GPU, or no module of the device has such a core.
@@ -197,7 +197,7 @@ def read_golden(bundle: Bundle) -> Golden:
 
 
 def recipe_summary(recipe: Recipe, spec: ModelSpec) -> dict[str, object]:
-    """Give what a reader of a report wants to know of a recipe."""
+    """Return what a reader of a report wants to know of a recipe."""
     return {
         "target": spec.target,
         "precision": recipe.precision,

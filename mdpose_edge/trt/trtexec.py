@@ -21,7 +21,7 @@ _CLEARING_OPTIONS = {"TF32": "--noTF32"}
 
 
 def trtexec_commands(bundle: Bundle, recipe: Recipe) -> list[tuple[str, str]]:
-    """Give (versions, command) for each part of the recipe's range that has a command of its own.
+    """Return (versions, command) for each part of the recipe's range that has a command of its own.
 
     On a Jetson, trtexec is /usr/src/tensorrt/bin/trtexec; pip's packages have none.
     """

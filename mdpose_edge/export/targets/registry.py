@@ -136,7 +136,7 @@ def measure_activations(job: Job) -> dict[str, TensorRange]:
 
 
 def describe_int8(job: Job, *, scheme: str, method: str, tool: str, kept_float: Collection[str]) -> dict[str, Any]:
-    """Give what `ModelSpec.quantization` says of an INT8 graph.
+    """Return what `ModelSpec.quantization` says of an INT8 graph.
 
     Args:
         job: of the graph.

@@ -168,14 +168,14 @@ def _workspace_mib(device: Device | None) -> int:
 
 
 def _typing_range(version: Version) -> TensorRtRange:
-    """Give all versions that read the same graph in the same way."""
+    """Return all versions that read the same graph in the same way."""
     if typing_of(version) == "strong":
         return TensorRtRange(show(STRONG_TYPING), show(ABOVE_NEWEST_TENSORRT))
     return TensorRtRange(show(OLDEST_TENSORRT), show(STRONG_TYPING))
 
 
 def _release_range(tensorrt: str, exact: bool) -> TensorRtRange:
-    """Give the versions that differ from a JetPack's in the last number at most, or in none."""
+    """Return the versions that differ from a JetPack's in the last number at most, or in none."""
     major, minor, patch = parse_version(tensorrt)[:3]
     if exact:
         return TensorRtRange(tensorrt, show((major, minor, patch + 1)))
