@@ -13,6 +13,8 @@ REFERENCE_RESULTS, REFERENCE_FIGURES = "reference/results.json", "reference/figu
 """What onnxruntime found in it with the float graph."""
 CONFORMANCE = "conformance"
 """The conformance suite's bundles, and what its network gives, recorded: there is no torch beside TensorRT there."""
+CONFORMANCE_FAMILY = "mdpose"
+"""Whose network the suite runs on a GPU: what it asks of an engine does not depend on the family."""
 RECORDED_HEADS, RECORDED_POSES = "heads.npz", "poses.npz"
 NETWORK = "network.json"
 """The float graph without its weights: torch_worker.py rebuilds it, so that the other Python needs torch alone."""

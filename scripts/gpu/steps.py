@@ -52,7 +52,15 @@ def conformance(job: Job) -> dict[str, Any]:
         os.devnull,
         "-q",
     ]
-    command += ["--rootdir", str(ROOT), "--import-mode=importlib", "-p", "no:cacheprovider", "-k", f"{job.engine}-"]
+    command += [
+        "--rootdir",
+        str(ROOT),
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        f"{layout.CONFORMANCE_FAMILY}-{job.engine}-",
+    ]
     command += [f"--junitxml={junit}", str(ROOT / "tests" / "conformance")]
     prepared = job.inputs / layout.CONFORMANCE
     result = subprocess.run(
