@@ -16,7 +16,7 @@ from mdpose_edge.check.images import CheckImages, Progress, check_limit, images_
 from mdpose_edge.check.layers import LayerErrors, layer_errors
 from mdpose_edge.check.limits import Limits
 from mdpose_edge.check.measure import Measurement, measure
-from mdpose_edge.check.measures.outputs import OutputError
+from mdpose_edge.check.measures.outputs import TensorError
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Recording
 from mdpose_edge.check.results import RESULTS_SUFFIX, Results
 from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
@@ -70,7 +70,7 @@ class Check:
         }
 
 
-def _errors(outputs: Iterable[OutputError]) -> dict[str, dict[str, float]]:
+def _errors(outputs: Iterable[TensorError]) -> dict[str, dict[str, float]]:
     return {o.name: {"rms_error": o.rms, "spread": o.spread, "largest_error": o.largest} for o in outputs}
 
 

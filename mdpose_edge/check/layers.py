@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.check.images import CheckImage, CheckImages
-from mdpose_edge.check.measures.outputs import OutputError, OutputSums
+from mdpose_edge.check.measures.outputs import OutputSums, TensorError
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import MissingPackageError
 from mdpose_edge.families.measure import same_cells
@@ -39,7 +39,7 @@ Observe = Callable[[NDArray[np.uint8]], Tensors]
 class LayerErrors:
     """How far each convolution's output is from the reference's."""
 
-    errors: tuple[OutputError, ...]
+    errors: tuple[TensorError, ...]
     """In the order of the reference's graph. An error includes what the layers before passed on."""
     images: int
     note: str = ""

@@ -15,7 +15,7 @@ from mdpose_edge.check.measures.accuracy import AccuracyMeasure
 from mdpose_edge.check.measures.calibration import CalibrationMeasure
 from mdpose_edge.check.measures.colour import colour_cast
 from mdpose_edge.check.measures.coverage import CoverageMeasure
-from mdpose_edge.check.measures.outputs import OutputError, OutputMeasure
+from mdpose_edge.check.measures.outputs import OutputMeasure, TensorError
 from mdpose_edge.check.measures.scores import ScoreMeasure
 from mdpose_edge.check.measures.settings import SettingsMeasure
 from mdpose_edge.check.measures.shift import ShiftMeasure
@@ -42,7 +42,7 @@ class Measurement:
 
     measured: tuple[Measured, ...]
     """Of each measure."""
-    outputs: tuple[OutputError, ...]
+    outputs: tuple[TensorError, ...]
     """Of each head tensor; none where they cannot be compared."""
     images: tuple[ImagePair, ...]
 

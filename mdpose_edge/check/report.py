@@ -20,7 +20,7 @@ from mdpose_edge.check.gate import Check, SideInfo
 from mdpose_edge.check.layers import LayerErrors, layer_name
 from mdpose_edge.check.measure import ImagePair
 from mdpose_edge.check.measures import outputs
-from mdpose_edge.check.measures.outputs import OutputError
+from mdpose_edge.check.measures.outputs import TensorError
 from mdpose_edge.common.files import name_text, write_whole
 from mdpose_edge.common.outputs import MADE_BY
 from mdpose_edge.draw import draw_poses
@@ -179,7 +179,7 @@ def _outputs(check: Check) -> str:
     )
 
 
-def _output_row(output: OutputError) -> str:
+def _output_row(output: TensorError) -> str:
     strength = min(60.0, 100.0 * output.relative)
     style = f"background: color-mix(in srgb, var(--bad) {strength:.0f}%, transparent)"
     numbers = "".join(f"<td>{value:.3g}</td>" for value in (output.rms, output.spread, output.largest))
@@ -203,7 +203,7 @@ def _layers(layers: LayerErrors) -> str:
     )
 
 
-def _layer_row(error: OutputError, part: float) -> str:
+def _layer_row(error: TensorError, part: float) -> str:
     title = f"rms {error.rms:.3g}, largest {error.largest:.3g}, spread {error.spread:.3g}"
     return (
         f'<tr title="{title}"><td>{escape(layer_name(error.name))}</td><td>{error.relative:.2%}</td>'

@@ -25,7 +25,7 @@ class OutputLimits:
 
 
 @dataclass(frozen=True)
-class OutputError:
+class TensorError:
     """How far one tensor is from the reference's, over all images."""
 
     name: str
@@ -46,7 +46,7 @@ class OutputError:
 
 @dataclass
 class OutputSums:
-    """Sums up what an OutputError says, image by image."""
+    """Sums up what an TensorError says, image by image."""
 
     count: int = 0
     total: float = 0.0
@@ -71,10 +71,10 @@ class OutputSums:
         self.error_squares += other.error_squares
         self.largest = max(self.largest, other.largest)
 
-    def error(self, name: str) -> OutputError:
+    def error(self, name: str) -> TensorError:
         """Return what was found; at least one image was counted."""
         variance = self.squares / self.count - (self.total / self.count) ** 2
-        return OutputError(name, (self.error_squares / self.count) ** 0.5, max(variance, 0.0) ** 0.5, self.largest)
+        return TensorError(name, (self.error_squares / self.count) ** 0.5, max(variance, 0.0) ** 0.5, self.largest)
 
 
 class OutputMeasure:
@@ -95,7 +95,7 @@ class OutputMeasure:
         self._per_image: list[float] = []
 
     @property
-    def errors(self) -> tuple[OutputError, ...]:
+    def errors(self) -> tuple[TensorError, ...]:
         """Of each head tensor; none where they cannot be compared."""
         return () if self._note else tuple(sums.error(name) for name, sums in self._sums.items())
 
@@ -115,7 +115,7 @@ class OutputMeasure:
         return Measured((finding,), per_image=None if self._note else np.array(self._per_image))
 
 
-def judge_outputs(errors: Iterable[OutputError], note: str, limits: OutputLimits) -> Finding:
+def judge_outputs(errors: Iterable[TensorError], note: str, limits: OutputLimits) -> Finding:
     """Judge the head tensor that is worst off; the note says why there is none."""
     worst = max(errors, key=lambda error: error.relative, default=None)
     percent = None if worst is None else 100.0 * worst.relative

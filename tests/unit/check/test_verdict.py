@@ -16,7 +16,7 @@ from mdpose_edge.check.measure import ImagePair, Measurement
 from mdpose_edge.check.measures.accuracy import Accuracy, AccuracyLimits, SliceAccuracy, judge_accuracy
 from mdpose_edge.check.measures.calibration import judge_calibration
 from mdpose_edge.check.measures.coverage import judge_coverage
-from mdpose_edge.check.measures.outputs import OutputError, judge_outputs
+from mdpose_edge.check.measures.outputs import TensorError, judge_outputs
 from mdpose_edge.check.measures.scores import judge_scores
 from mdpose_edge.check.measures.settings import judge_settings
 from mdpose_edge.check.measures.shift import judge_shift
@@ -45,7 +45,7 @@ class Case:
     coverage: tuple[dict[float, Pair], int] | None
     scores: tuple[NDArray[np.float64], NDArray[np.float64]]
     shifts: NDArray[np.float64]
-    outputs: tuple[OutputError, ...]
+    outputs: tuple[TensorError, ...]
     nll: NDArray[np.float64] | None
     divergence: tuple[tuple[float, float], ...]
     incomparable: str = ""
@@ -86,7 +86,7 @@ def equal() -> Case:
         coverage=({0.5: same, 0.9: same}, 1000),
         scores=(SCORES, SCORES),
         shifts=np.zeros(50),
-        outputs=(OutputError("o_p3", 0.0, 1.0, 0.0),),
+        outputs=(TensorError("o_p3", 0.0, 1.0, 0.0),),
         nll=np.repeat(NLL, 2, axis=1),
         divergence=((0.0, 0.0),) * 10,
     )
@@ -135,7 +135,7 @@ def shifted(part: float, people: int = 50) -> Change:
 
 
 def outputs(*relative: float) -> Change:
-    errors = tuple(OutputError(f"head{i}", one, 1.0, one) for i, one in enumerate(relative))
+    errors = tuple(TensorError(f"head{i}", one, 1.0, one) for i, one in enumerate(relative))
     return lambda case: dataclasses.replace(case, outputs=errors)
 
 
