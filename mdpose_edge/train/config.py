@@ -142,7 +142,8 @@ class TrainConfig:
     """Images without people take part; the paper's loss says nothing of them, `loss.count_weight` lets them count."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the network. "auto": bf16 where the device computes in it, else fp32."""
+    """Arithmetic of the network. "auto": on a GPU bf16 where it computes in it, else fp16; on a CPU what is faster of
+    fp32 and bf16, found by trying at the start and kept when the run resumes."""
     workers: int = 4
     """Processes that decode and augment images; 0 does it in the training process."""
     accumulate: int = 1

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -27,6 +27,7 @@ from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.distributed import World, joined_world
+from mdpose_edge.train.precision import faster_precision
 from mdpose_edge.train.signals import Interrupted, StopSignal
 from mdpose_edge.train.start import begin
 from mdpose_edge.train.state import (
@@ -44,6 +45,9 @@ from mdpose_edge.train.state import (
 from mdpose_edge.train.step import Step, Stepper
 from mdpose_edge.train.validation import Validation, Validator
 from mdpose_edge.train.watch import TrainProgress, Watch
+
+TIMED_IMAGES = 4
+"""In the passes that decide on the precision."""
 
 __all__ = ["CONFIG_FILE", "LOG_FILE", "MODEL_FILE", "RESUME_FILE", "Interrupted", "TrainProgress", "train"]
 
@@ -72,7 +76,7 @@ def train(
         resume: go on from last.safetensors in `out`; "auto" does so where there is one, and starts otherwise.
         validation: what to evaluate on every `config.eval_every` iterations and at the end.
         report: called after each iteration, in the main process.
-        note: called with a sentence on what was taken from `config.init`, in the main process.
+        note: called with a sentence on what was taken from `config.init` or chosen by the run, in the main process.
 
     Returns:
         The finished model, `out`/model.safetensors; or `out`/last.safetensors where a SIGTERM ended the run early.
@@ -90,6 +94,8 @@ def train(
             if world.is_main:
                 names = None if run.validator is None else run.validator.figure_names
                 run.watch = stack.enter_context(Watch(config, out, run.start, world.device, report, names))
+        if not run.resumes:
+            run.choose_precision(note)
         return run.go(stop)
 
 
@@ -111,7 +117,7 @@ class _Run:
     ) -> None:
         self.config, self.out, self.world = config, out, world
         self.watch: Watch | None = None
-        resumes = _resumes(out, resume, world)
+        resumes = self.resumes = _resumes(out, resume, world)
         with world.together():
             keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
             self.family = training_of(config.family)
@@ -149,6 +155,26 @@ class _Run:
                 text = CONFIG_HEAD + yaml.safe_dump(config.to_dict(), sort_keys=False)
                 write_whole(out / CONFIG_FILE, text.encode())
         self.batches: Generator[Batch] = stack.enter_context(closing(batches_from(self.start)))
+
+    def choose_precision(self, note: Callable[[str], None] | None) -> None:
+        """Take what is faster on this CPU, where the configuration leaves it open; a resumed run keeps it."""
+        if self.config.precision != "auto" or self.world.device.type != "cpu" or self.stepper.precision != "bf16":
+            return
+        images = min(TIMED_IMAGES, self.config.batch_size)
+        sample = torch.zeros(images, self.spec.input.height, self.spec.input.width, 3, dtype=torch.uint8)
+
+        def decide() -> bytes:
+            precision, seconds = faster_precision(self.stepper.network.train(), sample, self._heads)
+            if note is not None:
+                speeds = ", ".join(f"{images / taken:.3g} images/s in {name}" for name, taken in seconds.items())
+                note(f"precision: {precision} ({speeds})")
+            return precision.encode()
+
+        chosen = self.world.from_main(decide)
+        self.stepper.compute_in("bf16" if chosen == b"bf16" else "fp32")
+
+    def _heads(self, outputs: Any) -> tuple[torch.Tensor, ...]:
+        return self.family.heads(outputs, self.spec)
 
     def go(self, stop: StopSignal) -> Path:
         """Train to the end, or to a signal; give the file that holds the outcome."""

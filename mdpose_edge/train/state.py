@@ -79,6 +79,7 @@ def save_state(out: Path, stepper: Stepper, done: int, data_sha256: str) -> None
     progress = {
         "iteration": done,
         "config": stepper.config.to_dict(),
+        "precision": stepper.precision,
         "scaler": stepper.scaler.state_dict(),
         "data_sha256": data_sha256,
     }
@@ -101,6 +102,7 @@ def restore_state(out: Path, stepper: Stepper, world: World, data_sha256: str) -
     moments = {k: v for k, v in checkpoint.state.items() if not k.startswith(EMA_PREFIX)}
     load_weights(stepper.network, checkpoint.weights, str(out / RESUME_FILE))
     restore_optimizer(stepper.optimizer, moments)
+    stepper.compute_in(progress.get("precision", stepper.precision))  # older runs took what the device has
     stepper.scaler.load_state_dict(progress["scaler"])
     if stepper.average is not None:
         stepper.average.load_state_dict(average)

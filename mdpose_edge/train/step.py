@@ -24,6 +24,7 @@ from mdpose_edge.train.data import Batch
 from mdpose_edge.train.distributed import World
 from mdpose_edge.train.health import lost_run
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
+from mdpose_edge.train.precision import Arithmetic, autocast, native_precision
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,16 @@ class Stepper:
         self.family = training_of(spec.family)
         self.resume_file = resume_file
         self.optimizer = make_optimizer(network, config.optimizer)
-        self.dtype = compute_dtype(config.precision, world.device)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype == torch.float16)
+        self.compute_in(native_precision(world.device) if config.precision == "auto" else config.precision)
         self.parallel = world.parallel(network)
         self.forward = torch.compile(self.parallel) if config.compile else self.parallel
         # After `parallel`, which gave every process the same weights.
         self.average = None if config.ema is None else _average(network, config.ema)
+
+    def compute_in(self, precision: Arithmetic) -> None:
+        """Take an arithmetic of the network, before the first step."""
+        self.precision = precision
+        self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=precision == "fp16")
 
     @property
     def best_network(self) -> nn.Module:
@@ -124,7 +129,7 @@ class Stepper:
         return total, dict(zip(parts, sums, strict=True)), figures
 
     def _loss(self, iteration: int, one: Batch, *, measure: bool) -> Loss:
-        with self._autocast():
+        with autocast(self.precision, self.world.device):
             outputs = self._outputs(one.images)
         generator = self._generator(iteration)
         return self.family.loss(outputs, one.targets, self.spec, self.config.loss, generator, measure=measure)
@@ -151,27 +156,8 @@ class Stepper:
         got = f"loss {loss}, gradient norm {norm}"
         raise lost_run(iteration, expected="a finite loss and gradient", got=got, resume_file=self.resume_file)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype=self.dtype)
-
     def _generator(self, iteration: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.config.seed << 32) + iteration)
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Choose the arithmetic of the network.
-
-    "auto" takes bfloat16 where the device has instructions for it, else float32: emulated, it would only be slower.
-    """
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision != "auto":
-        return named[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel:

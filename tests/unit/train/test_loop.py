@@ -37,7 +37,6 @@ from mdpose_edge.train.loop import (
 )
 from mdpose_edge.train.optimizer import learning_rate, make_optimizer
 from mdpose_edge.train.start import begin
-from mdpose_edge.train.step import compute_dtype
 from tests.unit.train.crude_people import HEIGHT, SMALL_PX, WIDTH, tiny_config, write_crude_people
 
 LOSS_FALL = 0.65
@@ -106,13 +105,6 @@ def test_adamw_spares_biases_and_batch_norms_the_weight_decay_and_the_papers_sgd
     assert [p.ndim for p in plain["params"]] == [1, 1, 1] and plain["weight_decay"] == 0.0
     (everything,) = make_optimizer(layers, OptimizerConfig(name="sgd", weight_decay=0.1)).param_groups
     assert len(everything["params"]) == 4 and everything["weight_decay"] == 0.1
-
-
-def test_named_precision_is_taken_at_its_word() -> None:
-    cpu = torch.device("cpu")
-    assert compute_dtype("fp32", cpu) is torch.float32
-    assert compute_dtype("bf16", cpu) is torch.bfloat16
-    assert compute_dtype("fp16", cpu) is torch.float16
 
 
 def test_dla34_learns(crude_people: Path, tmp_path: Path) -> None:
