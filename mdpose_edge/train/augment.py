@@ -24,7 +24,7 @@ CROP_TRIES = 20
 """Random crops drawn before the whole canvas is taken instead."""
 MIN_CROP_ASPECT = 0.5
 """Least height over width of a crop, as in the paper's code."""
-LEAST_SHOWN = 0.15
+LEAST_SHOWN = 0.05
 """Share of a box that a view must show for the person to count as in it, where people may be cut off."""
 REDUCTIONS = (8, 4, 2)
 """What a JPEG can be shrunk by while it is decoded, coarsest first."""
@@ -65,29 +65,30 @@ class Sample:
 def random_view(
     rng: np.random.Generator,
     image_wh: tuple[int, int],
-    centers_xy: NDArray[np.floating],
+    anchors_xy: NDArray[np.floating],
     input_spec: InputSpec,
     config: AugmentConfig,
 ) -> View:
     """Draw a view of an image; arguments as of `random_steps`, and the network input to fill."""
-    return compose(random_steps(rng, image_wh, centers_xy, config), input_spec)
+    return compose(random_steps(rng, image_wh, anchors_xy, config), input_spec)
 
 
 def random_steps(
-    rng: np.random.Generator, image_wh: tuple[int, int], centers_xy: NDArray[np.floating], config: AugmentConfig
+    rng: np.random.Generator, image_wh: tuple[int, int], anchors_xy: NDArray[np.floating], config: AugmentConfig
 ) -> Steps:
     """Draw the steps of a view.
 
     Args:
         rng: the only source of chance.
         image_wh: size of the image, px.
-        centers_xy: (P, 2) box centres of its persons; a crop shows at least one of them, if there are any.
+        anchors_xy: (P, 2) a point of each person, as a rule the box's centre; a crop shows one of them at least, if
+            there are any.
         config: ranges and probabilities.
     """
     width, height = image_wh
     rotation = _rotation(rng, width, height, config)
     canvas = _expansion(rng, width, height, config)
-    crop = _crop(rng, canvas, _apply(rotation, centers_xy), config)
+    crop = _crop(rng, canvas, _apply(rotation, anchors_xy), config)
     return Steps(rotation, canvas, crop, bool(rng.random() < config.flip_prob))
 
 
@@ -236,7 +237,7 @@ def _crop(
     if rng.random() >= config.crop_prob:
         return canvas
     for _ in range(CROP_TRIES):
-        crop_w, crop_h = rng.uniform(config.crop_min, 1.0, 2) * (width, height)
+        crop_w, crop_h = rng.uniform(config.crop_min, config.crop_max, 2) * (width, height)
         x, y = (left, top) + rng.random(2) * (width - crop_w, height - crop_h)
         if crop_h < MIN_CROP_ASPECT * crop_w:
             continue

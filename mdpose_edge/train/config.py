@@ -51,6 +51,8 @@ class AugmentConfig:
     expand_prob: float = 0.5
     crop_min: float = 0.3
     """Each side of a random crop is at least this share of the canvas."""
+    crop_max: float = 1.0
+    """And at most this."""
     crop_prob: float = 5 / 6
     flip_prob: float = 0.5
     clip_boxes: bool = False
@@ -74,6 +76,7 @@ class AugmentConfig:
             _in_range(f"augment.{key}", getattr(self, key), 0.0, 1.0)
         _in_range("augment.mosaic", self.mosaic, 2, 8)
         _in_range("augment.crop_min", self.crop_min, 0.05, 1.0)
+        _in_range("augment.crop_max", self.crop_max, self.crop_min, 1.0)
         _in_range("augment.expand", self.expand, 1.0, 10.0)
         _in_range("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)
 

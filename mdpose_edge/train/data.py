@@ -125,9 +125,11 @@ class TrainingImages(Dataset["Example | MdposeError"]):
         keep = ~persons.iscrowd if self.counts else _trainable(persons.keypoints, persons.iscrowd)
         boxes = persons.boxes_xywh[keep]
         centers = boxes[:, :2] + boxes[:, 2:] / 2
+        # What a crop must show of somebody: the centre, or any point where people may be cut off.
+        anchors = boxes[:, :2] + boxes[:, 2:] * rng.random((len(boxes), 2)) if augment.clip_boxes else centers
         record = self.data.images[row]
         # The view comes first, from the size that the annotations state: it says how finely the file must be decoded.
-        view = random_view(rng, (record.width, record.height), centers, input_spec, augment)
+        view = random_view(rng, (record.width, record.height), anchors, input_spec, augment)
         image, shrunk = read_annotated(record.path, record.wh, reduction(view, record.wh))
         if augment.clip_boxes:
             centers = clipped_centers(boxes, view, input_spec)

@@ -20,7 +20,7 @@ from mdpose_edge.errors import DataError, InputError
 from mdpose_edge.families.base import People
 from mdpose_edge.families.mdpose.network import make_spec
 from mdpose_edge.families.mdpose.training import LossConfig
-from mdpose_edge.train.augment import AugmentConfig, Sample, View, warp_image
+from mdpose_edge.train.augment import AugmentConfig, Sample, View, random_view, warp_image
 from mdpose_edge.train.config import ScheduleConfig, TrainConfig
 from mdpose_edge.train.data import Batch, Example, RunSampler, TrainingImages, collate, training_batches
 from tests.unit.datasets.oriented import encoded
@@ -171,6 +171,28 @@ def test_person_cut_off_is_told_of_where_asked(tmp_path: Path) -> None:
         shown.append(sample.targets["keypoints_xy"])
     assert len(shown[0]) == 0 and len(shown[1]) == 1
     np.testing.assert_allclose(shown[1][0, 17], [15 * 5 / 320, (40 + 60) * 5 / 240], rtol=1e-4)
+
+
+def test_crops_show_any_part_of_somebody_where_people_may_be_cut_off(tmp_path: Path) -> None:
+    write_split(tmp_path, document([person(7, x=60, y=20, side=200)], image_ids=(7,)), split="train")
+    views: list[View] = []
+
+    def spy(*arguments: Any) -> View:
+        views.append(random_view(*arguments))
+        return views[-1]
+
+    augment = replace(PLAIN, crop_prob=1.0, crop_min=0.2, crop_max=0.7)
+    parts = []
+    for clip in (False, True):
+        images = training_images(tmp_path, augment=replace(augment, clip_boxes=clip))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mdpose_edge.train.data.random_view", spy)
+            samples = [images[position, 0] for position in range(30)]
+        centres = [view.matrix @ (160, 120, 1) for view in views[-30:]]
+        outside = [not ((centre[:2] > 0) & (centre[:2] < 64)).all() for centre in centres]
+        told = [isinstance(sample, Example) and len(sample.sample.people.labelled) == 1 for sample in samples]
+        parts.append(sum(np.logical_and(outside, told)))
+    assert parts[0] == 0 and parts[1] >= 5, parts
 
 
 def test_images_without_people_take_part_where_asked(tmp_path: Path) -> None:
