@@ -16,7 +16,9 @@ import typer
 
 from mdpose_edge.errors import OutputError
 
-Model = Annotated[Path, typer.Argument(help="A bundle folder, or a .safetensors checkpoint.")]
+Model = Annotated[
+    Path, typer.Argument(help="A bundle folder, a .safetensors checkpoint, or people: the shipped model.")
+]
 Data = Annotated[Path, typer.Option(help="A dataset's folder: COCO's layout, or as docs/data.md says of others.")]
 Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its person_keypoints annotations.')]
 DataFormat = Annotated[

@@ -40,7 +40,7 @@ class MethodName(str, Enum):
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint, or people: the shipped one.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
     target: Annotated[TargetName, typer.Option(help="What will run the graph.")],
     precision: Annotated[
@@ -114,6 +114,7 @@ def export(
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.export.bundle import export_checkpoint
     from mdpose_edge.export.options import ExportOptions
+    from mdpose_edge.shipped import checkpoint_path
 
     page = None if report is None else report / REPORT_FILE
     check_outputs({"--report": page}, [checkpoint, calib, val_data], force=force)
@@ -138,7 +139,7 @@ def export(
     )
     tell_left_out(val_data)
     with progress_shown("exporting") as show:
-        done = export_checkpoint(checkpoint, out, options, progress=show)
+        done = export_checkpoint(checkpoint_path(checkpoint), out, options, progress=show)
     if val_data is not None:
         _print_findings(done.report)
     typer.echo(str(done.path))

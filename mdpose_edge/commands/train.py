@@ -49,6 +49,9 @@ def train(
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, like optimizer.lr=0.001.")
     ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from this checkpoint, or from people: the shipped model.")
+    ] = None,
     data_format: DataFormat = None,
     keypoints: Keypoints = None,
     resume: Annotated[
@@ -72,7 +75,7 @@ def train(
 
     if not (out / RESUME_FILE).is_file():
         check_output("--out", out / CONFIG_FILE, (), force=force)
-    given = {"data.format": data_format, "data.keypoints": keypoints}
+    given = {"init": init, "data.format": data_format, "data.keypoints": keypoints}
     overrides = [*(override or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings = load_config(config, overrides)
     located = locate(data, split, settings.data.format)

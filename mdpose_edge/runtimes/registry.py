@@ -15,6 +15,7 @@ from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.common.optional import available
 from mdpose_edge.errors import BundleError, CheckpointError, EngineError, MissingPackageError
 from mdpose_edge.runtimes.base import CheckedAdapter, RuntimeAdapter
+from mdpose_edge.shipped import checkpoint_path, model_path
 from mdpose_edge.spec import ModelSpec
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -53,7 +54,7 @@ def open_engine(
     """Open a model on an engine.
 
     Args:
-        model: a bundle's directory, or a .safetensors checkpoint.
+        model: a bundle's directory, a .safetensors checkpoint, or the name of a shipped model.
         runtime: the engine's name, or None for the default of the model's target.
         threads: CPU threads of the engine, or None for its own choice.
         option: how the command line names `runtime`, for what errors advise.
@@ -68,7 +69,7 @@ def open_engine(
     """
     if runtime is not None and runtime not in ENGINES:
         raise EngineError("runtime", expected=f"one of {', '.join(ENGINES)}", got=runtime, do="choose one of these")
-    path = Path(model)
+    path = model_path(model, runtime)
     source = path if _is_checkpoint(path) else open_bundle(path)
     target = source.spec.target if isinstance(source, Bundle) else CHECKPOINT_TARGET
     engine = _engine_for(target, runtime, str(path), option)
@@ -89,12 +90,12 @@ def read_model_spec(model: str | Path) -> ModelSpec:
     """Read what a model says of itself, without its weights, an engine or torch.
 
     Args:
-        model: a bundle's directory, or a .safetensors checkpoint.
+        model: a bundle's directory, a .safetensors checkpoint, or the name of a shipped model.
 
     Raises:
         BundleError, SpecError, CheckpointError: the model cannot be opened.
     """
-    path = Path(model)
+    path = checkpoint_path(model)
     return _read_checkpoint_spec(path) if _is_checkpoint(path) else open_bundle(path).spec
 
 

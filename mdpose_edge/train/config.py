@@ -135,7 +135,8 @@ class TrainConfig:
     pretrained: bool | str = True
     """Start the backbone from ImageNet weights, through timm; text names a .safetensors file that holds them."""
     init: str | None = None
-    """A checkpoint to start from: what fits by name and shape is taken; its input size may differ."""
+    """A checkpoint to start from, or the name of a shipped one, people: what fits by name and shape is taken; its
+    input size may differ."""
     init_only: str | None = None
     """Take only weights whose names begin so from `init`: "backbone." for the trunk alone, also of another family."""
     frozen_stride: Literal[0, 8, 16, 32] = 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.errors import CheckpointError
 from mdpose_edge.families.registry import training_of
+from mdpose_edge.shipped import checkpoint_path
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.config import TrainConfig
 
@@ -36,7 +36,7 @@ def begin(
     if config.init is None:
         return family.network(spec, config.loss, pretrained=config.pretrained)
     network = family.network(spec, config.loss)
-    start = read_checkpoint(Path(config.init))
+    start = read_checkpoint(checkpoint_path(config.init))
     if start.spec.family != spec.family and config.init_only is None:
         expected, do = f"a checkpoint of {spec.family}", "set init_only=backbone. to take the trunk alone"
         raise CheckpointError(config.init, expected=expected, got=f"one of {start.spec.family}", do=do)

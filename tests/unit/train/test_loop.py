@@ -42,6 +42,8 @@ from tests.unit.train.crude_people import HEIGHT, SMALL_PX, WIDTH, tiny_config, 
 LOSS_FALL = 0.65
 """The mean of a run's last ten losses over its first: measured 0.43 (seeds 0, 1 and 2: 0.43, 0.43, 0.56)."""
 
+SMALL_NETWORK = {"network": NetworkConfig(backbone="test_resnet", channels=16, head_convs=2)}
+
 TRAIN_SCRIPT = """
 import sys
 from pathlib import Path
