@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mdpose_edge.bundle import open_bundle
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.progress import Progress, in_stage
 from mdpose_edge.datasets.images import read_image, write_image
 from mdpose_edge.draw import contact_sheet
 from mdpose_edge.errors import ConfigError, TrainingError
@@ -43,17 +43,14 @@ SHEET_IMAGES, SHEET_COLUMNS, SHEET_CELL_WH = 12, 4, (320, 320)
 MARKER = ".mdpose-edge-demo"
 """Marks a folder that a later demo may replace."""
 
-Report = Callable[[int, int, str, str], None]
-"""Called with (done, total, note, stage)."""
 
-
-def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
+def run_demo(out: Path, *, seed: int = 0, progress: Progress) -> dict[str, Any]:
     """Draw people, train, export, evaluate each engine, quantize, and paint poses; everything goes under `out`.
 
     Args:
         out: replaced if it is an earlier demo's; refused if it is anything else.
         seed: of the drawn people and of training.
-        report: progress of each stage.
+        progress: called with how far each stage is.
 
     Returns:
         What summary.json holds: seconds; AP, AP50 and ms per image (median) of each engine; and of the INT8 bundle the
@@ -77,28 +74,28 @@ def run_demo(out: Path, *, seed: int = 0, report: Report) -> dict[str, Any]:
         occlusion=OCCLUSION,
         variety=VARIETY,
         workers=2,
-        progress=lambda done, total: report(done, total, "", "drawing people"),
+        progress=in_stage(progress, "drawing people"),
     )
-    model = _train(out, data, seed, report)
+    model = _train(out, data, seed, progress)
     artifacts = {"torch": model, "onnxruntime": out / "onnx", "openvino": out / "openvino"}
     for target in ("onnx", "openvino"):
-        _export(model, out / target, target, report)
-    engines = {engine: _measure(engine, path, data, report) for engine, path in artifacts.items()}
-    _paint(out, data, report)
-    int8 = _quantize(out, model, data, report)
+        _export(model, out / target, target, progress)
+    engines = {engine: _measure(engine, path, data, progress) for engine, path in artifacts.items()}
+    _paint(out, data, progress)
+    int8 = _quantize(out, model, data, progress)
     summary = {"seconds": round(time.perf_counter() - start, 1), "engines": engines, "int8": int8}
     write_whole(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
-def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
+def _train(out: Path, data: Path, seed: int, progress: Progress) -> Path:
     from mdpose_edge.train.config import load_config
     from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, TrainProgress, train
 
     config = load_config(CONFIG, [f"seed={seed}", f"init={START_CHECKPOINT}"])
 
     def show(step: TrainProgress) -> None:
-        report(step.iteration, step.iterations, f"loss {step.loss:.2f}", "training DLA-34")
+        progress(step.iteration, step.iterations, f"loss {step.loss:.2f}", "training DLA-34")
 
     model = train(config, data, out / "run", report=show)
     if model.name != MODEL_FILE:
@@ -109,23 +106,21 @@ def _train(out: Path, data: Path, seed: int, report: Report) -> Path:
     return out / model.name
 
 
-def _export(model: Path, out: Path, target: str, report: Report) -> None:
+def _export(model: Path, out: Path, target: str, progress: Progress) -> None:
     export_checkpoint(
         model,
         out,
         ExportOptions(target=target),
-        progress=lambda done, total, step: report(done, total, step, f"exporting {target}"),
+        progress=in_stage(progress, f"exporting {target}"),
     )
 
 
-def _measure(engine: str, model: Path, data: Path, report: Report) -> dict[str, float | None]:
-    found = evaluate(
-        model, data, runtime=engine, progress=lambda done, total: report(done, total, "", f"evaluating {engine}")
-    )
+def _measure(engine: str, model: Path, data: Path, progress: Progress) -> dict[str, float | None]:
+    found = evaluate(model, data, runtime=engine, progress=in_stage(progress, f"evaluating {engine}"))
     return {"AP": found.figures["AP"], "AP50": found.figures["AP50"], "ms": round(found.ms["median"], 2)}
 
 
-def _quantize(out: Path, model: Path, data: Path, report: Report) -> dict[str, Any]:
+def _quantize(out: Path, model: Path, data: Path, progress: Progress) -> dict[str, Any]:
     """Make an INT8 bundle that the gate has held against the float one, on the pictures kept from training."""
     calibration = out / "calibration"
     make_calibration_set(
@@ -134,28 +129,28 @@ def _quantize(out: Path, model: Path, data: Path, report: Report) -> dict[str, A
         read_model_spec(model).input,
         split="train",
         num=CALIBRATION_IMAGES,
-        progress=lambda done, total: report(done, total, "", "choosing calibration images"),
+        progress=in_stage(progress, "choosing calibration images"),
     )
     bundle = out / INT8_BUNDLE
     export_checkpoint(
         model,
         bundle,
         ExportOptions(target="openvino", precision="int8", calib=calibration, val_data=data, report=out / INT8_REPORT),
-        progress=lambda done, total, step: report(done, total, step, "exporting INT8"),
+        progress=in_stage(progress, "exporting INT8"),
     )
     accuracy = open_bundle(bundle).spec.provenance.accuracy
     assert accuracy is not None
-    return {**_measure("openvino", bundle, data, report), "verdict": accuracy["verdict"]}
+    return {**_measure("openvino", bundle, data, progress), "verdict": accuracy["verdict"]}
 
 
-def _paint(out: Path, data: Path, report: Report) -> None:
+def _paint(out: Path, data: Path, progress: Progress) -> None:
     images = sorted((data / "val2017").glob("*.jpg"))[:SHEET_IMAGES]
     painted = out / "painted"
     infer_images(
         out / "openvino",
         [str(path) for path in images],
         painted,
-        progress=lambda done, total: report(done, total, "", "painting poses"),
+        progress=in_stage(progress, "painting poses"),
     )
     sheet = contact_sheet(
         [read_image(painted / path.name, orient=False) for path in images], SHEET_COLUMNS, SHEET_CELL_WH

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.coco import CocoSplit, results_of
 from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
@@ -40,9 +41,6 @@ CROWD_LEVELS = {
 }
 """CrowdPose's levels: images whose crowdIndex lies in [low, high). The paper (Li et al., CVPR 2019) has easy up to 0.1;
 the evaluation code that it came with, and so most published figures, up to 0.2. Both are given."""
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)

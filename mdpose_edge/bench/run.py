@@ -16,15 +16,13 @@ from mdpose_edge.bench.frames import Frames
 from mdpose_edge.bench.session import STAGES, RoundTimes, Session, Variant
 from mdpose_edge.bench.startup import measure_startup
 from mdpose_edge.bench.statistics import Stability, judge_stability, median_ratio, quantiles
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.machine.facts import machine_identity, machine_state
 from mdpose_edge.machine.host import peak_memory_mb
 from mdpose_edge.machine.power import power_watched
 
 ROUNDS = 20
 """Turns that each variant takes; an interval of 95.9% then leaves out five rounds at each end."""
-
-Progress = Callable[[int, int], None]
-"""Called with (turns done, turns in all)."""
 
 
 @dataclass(frozen=True)

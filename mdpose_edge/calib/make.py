@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mdpose_edge.calib.dataset import (
 )
 from mdpose_edge.calib.select import Traits, rank_images, traits_of
 from mdpose_edge.common.files import file_sha256, name_text, write_folder
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.images import list_images, read_annotated, read_image
 from mdpose_edge.datasets.layout import is_dataset, locate
 from mdpose_edge.datasets.readers import open_split
@@ -36,9 +37,6 @@ MIN_IMAGES = 100
 """Below it the ranges hang on single images; fewer are taken only on demand."""
 MAX_UNREADABLE = 0.01
 """Largest share of unreadable images among those asked for: above it something is wrong with the data."""
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)

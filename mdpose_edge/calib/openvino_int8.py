@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from mdpose_edge.calib.dataset import CalibrationSet
 from mdpose_edge.calib.layers import check_float_source, float_nodes
 from mdpose_edge.calib.openvino_float import convolutions, return_to_float
-from mdpose_edge.calib.ranges import Progress, batches
+from mdpose_edge.calib.ranges import batches
 from mdpose_edge.calib.thresholds import check_method
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.runtimes.openvino_session import read_graph
 

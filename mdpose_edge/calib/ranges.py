@@ -13,6 +13,7 @@ from mdpose_edge.calib.layers import check_float_source, float_nodes
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method, find_threshold
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import EngineError, ExportError
 from mdpose_edge.runtimes.onnxruntime_session import open_session
 
@@ -20,9 +21,6 @@ BINS = 4096
 """Of a histogram of magnitudes. The upper half may be empty, since its end is a power of two."""
 VALUES_PER_IMAGE = 1 << 18
 """Of a tensor that enter its histogram: larger ones are thinned out evenly. Least and largest value count all."""
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationImage, CalibrationSet
 from mdpose_edge.calib.select import OCCLUSION_STRATA, PEOPLE_STRATA, SCALE_STRATA, stratum_of
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.draw import contact_sheet
 
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_CELL_WH = 48, 8, (184, 184)
 QUANTILES = {"lowest": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "highest": 1.0}
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 def calibration_statistics(calibration: CalibrationSet, progress: Progress | None = None) -> dict[str, Any]:

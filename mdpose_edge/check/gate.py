@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge import __version__
-from mdpose_edge.check.images import CheckImages, Progress, check_limit, images_of
+from mdpose_edge.check.images import CheckImages, check_limit, images_of
 from mdpose_edge.check.layers import LayerErrors, layer_errors
 from mdpose_edge.check.limits import Limits
 from mdpose_edge.check.measure import Measurement, measure
@@ -22,6 +22,7 @@ from mdpose_edge.check.results import RESULTS_SUFFIX, Results
 from mdpose_edge.check.sides import Artifact, RecordedArtifact, Side
 from mdpose_edge.check.verdict import Verdict, judge
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.spec import KeypointSpec, ModelSpec

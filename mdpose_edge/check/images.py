@@ -18,9 +18,6 @@ from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.spec import KeypointSpec
 
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
-
 
 @dataclass(frozen=True)
 class CheckImage:

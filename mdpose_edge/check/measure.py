@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.check.images import CheckImage, CheckImages, Progress
+from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.check.limits import Limits
 from mdpose_edge.check.matching import disagreement
 from mdpose_edge.check.measures.accuracy import AccuracyMeasure
@@ -20,6 +20,7 @@ from mdpose_edge.check.measures.scores import ScoreMeasure
 from mdpose_edge.check.measures.settings import SettingsMeasure
 from mdpose_edge.check.measures.shift import ShiftMeasure
 from mdpose_edge.check.sides import Artifact, Side
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.families.measure import Finding, Histogram, Measure, Measured, ObservedImage, Truth
 from mdpose_edge.families.registry import make_measures
 from mdpose_edge.poses import Poses

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.check.images import CheckImage, CheckImages, Progress
+from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.common.files import open_whole
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import ModelSpec
 

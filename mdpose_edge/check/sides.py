@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from mdpose_edge import __version__
-from mdpose_edge.check.images import CheckImage, CheckImages, Progress
+from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Heads, Recording, write_recording
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.base import check_finite
 from mdpose_edge.families.measure import Observation

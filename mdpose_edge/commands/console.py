@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import OutputError
 
 Model = Annotated[
@@ -95,15 +96,8 @@ Force = Annotated[
 ]
 
 
-class Report(Protocol):
-    """Shows how far a stage is."""
-
-    def __call__(self, done: int, total: int, note: str = "", stage: str = "") -> None:
-        """Show that `done` of `total` steps of a stage are done."""
-
-
 @contextmanager
-def progress_shown(title: str) -> Iterator[Report]:
+def progress_shown(title: str) -> Iterator[Progress]:
     """Show how far each stage of a command is, on stderr: bars with ETA in a terminal, lines elsewhere."""
     from rich.console import Console
 
@@ -114,11 +108,11 @@ def progress_shown(title: str) -> Iterator[Report]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}"),
@@ -127,7 +121,7 @@ def progress_shown(title: str) -> Iterator[Report]:
         TimeElapsedColumn(),
         TextColumn("eta"),
     )
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bar:
+    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bar:
         tasks: dict[str, Any] = {}
 
         def report(done: int, total: int, note: str = "", stage: str = "") -> None:
@@ -142,7 +136,7 @@ LINE_S = 60.0
 """Seconds after which a stage that is not watched in a terminal says how it is, twentieth or not."""
 
 
-def _lines(title: str) -> Report:
+def _lines(title: str) -> Progress:
     """Report in lines, one for each twentieth of a stage and one a minute, for logs and pipes."""
     start, shown = time.monotonic(), dict[str, tuple[int, float]]()
     first = dict[str, tuple[int, float]]()

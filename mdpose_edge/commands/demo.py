@@ -18,7 +18,7 @@ def demo(
     from mdpose_edge.demo import INT8_BUNDLE, INT8_REPORT, run_demo
 
     with progress_shown("demo") as report:
-        summary = run_demo(out, seed=seed, report=report)
+        summary = run_demo(out, seed=seed, progress=report)
     rows = [
         (name, f"{figures['AP']:.3f}", f"{figures['AP50']:.3f}", f"{figures['ms']:.1f}")
         for name, figures in [*summary["engines"].items(), ("openvino int8", summary["int8"])]

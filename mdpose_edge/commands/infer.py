@@ -10,6 +10,7 @@ import typer
 from mdpose_edge.commands.console import Force, JsonFile, Model, Runtime, Threads, progress_shown, write_json
 
 if TYPE_CHECKING:
+    from mdpose_edge.common.progress import Progress
     from mdpose_edge.stream.result import Report
 
 SOURCES = "Images, folders, quoted globs; or one video, camera (0, /dev/video0, csi:0), URL, or - for raw frames."
@@ -97,10 +98,10 @@ def infer(
             strict=strict,
             max_frames=frames,
             note=_note,
-            progress=lambda count, total: report(count, total) if total else None,
+            progress=_of_known_length(report),
         )
     write_json(json_file, done.to_json_dict())
-    typer.echo(_told(done), err=outputs.use_stdout)
+    typer.echo(_summary_lines(done), err=outputs.use_stdout)
     if done.skipped and all(map(names_images, sources)):
         raise typer.Exit(1)
 
@@ -124,7 +125,17 @@ def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | 
         raise typer.Exit(1)
 
 
-def _told(done: Report) -> str:
+def _of_known_length(progress: Progress) -> Progress:
+    """Pass on the progress of sources that have an end."""
+
+    def report(done: int, total: int, note: str = "", stage: str = "") -> None:
+        if total:
+            progress(done, total, note, stage)
+
+    return report
+
+
+def _summary_lines(done: Report) -> str:
     """Say in a few lines what a run did."""
     lost = [f"{count} {word}" for word, count in _losses(done).items() if count]
     lines = [f"{done.source}: {done.people} poses in {done.frames} frames, {done.fps:.1f} frames/s" + "".join(

@@ -17,11 +17,11 @@ from mdpose_edge.commands.console import (
     DataFormat,
     Force,
     Keypoints,
-    Report,
     Split,
     place_for_folder,
     progress_shown,
 )
+from mdpose_edge.common.progress import Progress, no_progress
 from mdpose_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ def _validation(data: Path, split: str, family: str) -> Validation:
 
 
 @contextmanager
-def _progress_of_main() -> Iterator[Report]:
+def _progress_of_main() -> Iterator[Progress]:
     """Show progress in the one process of a run that reports it."""
     if _is_main():
         with progress_shown("training") as report:
             yield report
     else:
-        yield lambda done, total, note="", stage="": None
+        yield no_progress
 
 
 def _is_main() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.coco import read_annotations, whole_number
 from mdpose_edge.datasets.faults import Fault, annotation_faults
 from mdpose_edge.datasets.images import (
@@ -37,9 +38,6 @@ _LINE = 64
 """Letters that a card of the sheet has room for."""
 _CONTEXT = 0.4
 """Share of a person's longer side that the sheet shows around it."""
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)

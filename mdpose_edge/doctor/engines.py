@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mdpose_edge.common.optional import available
+from mdpose_edge.common.progress import no_progress
 from mdpose_edge.doctor.findings import Finding
 from mdpose_edge.doctor.tiny import TOLERANCE, tiny_bundle, tiny_image, tiny_outputs, tiny_spec, tiny_weights
 from mdpose_edge.errors import EngineError, MdposeError, MissingPackageError
@@ -103,7 +104,7 @@ def _tensorrt_opened() -> Iterator[OpenedPlan]:
                     workspace_mib=64,
                     nvdla_core=None,
                     timing=b"",
-                    step=lambda done, total, phase: None,
+                    progress=no_progress,
                 )
             with OpenedPlan(bundle, trt, Cuda(), plan.data, None, integrated) as opened:
                 yield opened

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mdpose_edge import __version__
 from mdpose_edge.common.optional import available
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.doctor.combinations import check_combinations, look_around
 from mdpose_edge.doctor.engines import check_engine
 from mdpose_edge.doctor.findings import Finding
@@ -19,9 +20,6 @@ from mdpose_edge.runtimes.registry import ENGINES
 
 LITTLE_MEMORY_MB = 1000
 """What loading DLA-34 at 736 px takes on a CPU engine, about."""
-
-Progress = Callable[[int, int], None]
-"""Called with (engines started, engines in all)."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from mdpose_edge.common.onnx_graph import OnnxGraph
+from mdpose_edge.common.progress import Progress
 
 MAX_FLOAT_SHARE = 0.5
 """Of the multiply-accumulates, that may go back to float: beyond, it would be a float graph by the name of INT8."""
@@ -95,7 +96,7 @@ def find_layers(graph: OnnxGraph, candidates: Collection[str]) -> list[Layer]:
 def rank_layers(
     layers: Sequence[Layer],
     distance: Callable[[Collection[str]], float],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[LayerCost]:
     """Find what INT8 costs in each layer.
 

@@ -6,7 +6,7 @@ This module imports without torch, so that a device can say which extra an expor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from mdpose_edge.calib.make import MIN_IMAGES
 from mdpose_edge.common.files import file_sha256
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.progress import Progress, no_progress
 from mdpose_edge.errors import CalibrationError, ConfigError, ExportError
 from mdpose_edge.export.options import TRITON, ExportOptions
 from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, measure_target, write_target
@@ -27,9 +28,6 @@ from mdpose_edge.spec import ModelSpec, Provenance
 if TYPE_CHECKING:
     import onnx
     from torch import nn
-
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, the step now begun)."""
 
 _STEPS = ("reading the checkpoint", "tracing the network", "writing the graph", "comparing it with torch")
 
@@ -74,7 +72,7 @@ def export_checkpoint(
         ```
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    report = progress or (lambda done, total, step: None)
+    report = progress or no_progress
     _check_source(checkpoint)
     _check_page(options, out)
     if options.target == TRITON:
@@ -166,9 +164,13 @@ def _open_calibration(path: str | Path, allow_few: bool) -> CalibrationSet:
     return calibration
 
 
-def _within(report: Progress, step: int) -> Callable[[int, int], None]:
+def _within(progress: Progress, step: int) -> Progress:
     """Report the images of a step as a note on it."""
-    return lambda done, total: report(step, len(_STEPS), f"{_STEPS[step]}: {done}/{total} calibration images")
+
+    def report(done: int, total: int, note: str = "", stage: str = "") -> None:
+        progress(step, len(_STEPS), f"{_STEPS[step]}: {done}/{total} calibration images")
+
+    return report
 
 
 def _require_packages() -> None:

@@ -147,7 +147,7 @@ class _GatedExport:
             path, _ = self._write(self.kind, self._returning(keep_float), "ranked")
             return probe.distance(path, self._runtime)
 
-        def ranked(done: int, total: int) -> None:
+        def ranked(done: int, total: int, note: str = "", stage: str = "") -> None:
             self.note(f"ranking layers: {done}/{total}, then the costliest return to float")
 
         return rank_layers(layers, distance, ranked), probe.unit
@@ -182,6 +182,9 @@ class _GatedExport:
             self._write(kind, replace(self.job, spec=spec, int8=None), path.name)
         return path
 
+    def _note_images(self, done: int, total: int, note: str = "", stage: str = "") -> None:
+        self.note(f"the gate: {done}/{total} images")
+
     def _check(self, candidate: Path, reference: Path, *, layers: bool = False) -> Check:
         found = check(
             candidate,
@@ -194,7 +197,7 @@ class _GatedExport:
             limits=self.validation.limits,
             layers=layers,
             calibration=self.job.int8.calibration if self.job.int8 else (),
-            progress=lambda done, total: self.note(f"the gate: {done}/{total} images"),
+            progress=self._note_images,
         )
         reference_name = (
             self.checkpoint.name if reference == self.checkpoint else f"float graph of {self.checkpoint.name}"

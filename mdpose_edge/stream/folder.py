@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.common.files import files_together, name_text, refused
 from mdpose_edge.common.outputs import check_output
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.images import left_out, list_images, read_image, write_image
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.errors import InputError
@@ -22,9 +23,6 @@ from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.frames import Note, ignore_note
 from mdpose_edge.stream.painted import plan_copies
 from mdpose_edge.stream.records import pose_records
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 def infer_images(

@@ -18,13 +18,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import InputError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry
 from mdpose_edge.stream.channel import Channel
 from mdpose_edge.stream.frames import CapturedFrame, FrameSource
-from mdpose_edge.stream.result import FrameResult, Progress, Report, Sink, StageTimes
+from mdpose_edge.stream.result import FrameResult, Report, Sink, StageTimes
 
 FILE_DEPTH, LIVE_DEPTH = 4, 1
 """Frames that may wait before a stage. A live source is better served by its newest frame than by a queue."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,10 +50,6 @@ class Sink(Protocol):
 
     def summary(self) -> dict[str, Any]:
         """Say what was written, ready for json.dump."""
-
-
-Progress = Callable[[int, int], None]
-"""Called with (frames done, frames in all, or 0 where nobody knows)."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpose_edge.common.outputs import check_output
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.image_ids import ImageIds, ids_of_annotations, ids_of_names, image_list_beside
 from mdpose_edge.datasets.images import IMAGE_SUFFIXES
 from mdpose_edge.errors import ConfigError, InputError
@@ -21,7 +22,7 @@ from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
 from mdpose_edge.stream.live import Reconnect
 from mdpose_edge.stream.painted import PaintedImages, Painter, plan_copies
 from mdpose_edge.stream.pipeline import run_pipeline
-from mdpose_edge.stream.result import Progress, Report, Sink
+from mdpose_edge.stream.result import Report, Sink
 from mdpose_edge.stream.sinks import CocoSink, CsvSink, JsonlSink
 from mdpose_edge.stream.sources import open_source
 from mdpose_edge.stream.video import VIDEO_SUFFIXES, VideoSink
@@ -245,7 +246,7 @@ def _kept_told(progress: Progress | None) -> Iterator[Progress]:
     """Give a progress to call, and add to the sentence of a source that fails what became of the results before."""
     frames = 0
 
-    def counted(done: int, total: int) -> None:
+    def counted(done: int, total: int, note: str = "", stage: str = "") -> None:
         nonlocal frames
         frames = done
         if progress is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.synth.scene import MAX_PEOPLE, check_arguments, render_scene
@@ -39,7 +40,7 @@ def write_dataset(
     occlusion: float = 0.2,
     variety: float = 1.0,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Draw a data set in COCO's layout; the same arguments give the same bytes, whatever `workers` is.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.synth.backdrop import draw_backdrop
 from mdpose_edge.synth.body import Build, sample_build
@@ -79,7 +80,7 @@ def write_video(
     people: int = 4,
     seed: int = 0,
     mp4: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Draw a video in COCO's layout; the same arguments give the same bytes.
 

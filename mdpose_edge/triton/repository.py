@@ -21,6 +21,7 @@ from typing import Any
 from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
+from mdpose_edge.common.progress import Progress, no_progress
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.families.registry import family_module
 from mdpose_edge.spec import ModelSpec
@@ -38,9 +39,6 @@ VERSION = "1"
 """The folder of each model's only version."""
 DECODE_STEP = "mdpose_edge.triton.decode_step"
 """The module that a server runs; it and what it imports need numpy and nothing else."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, the step now begun)."""
 
 _STEPS = ("opening the bundle", "opening the batch axis", "comparing a batch with single images", "writing the models")
 
@@ -99,7 +97,7 @@ def write_repository(
         ExportError: the target has no backend, the graph does not run in batches, or `out` cannot be written.
         MissingPackageError: the engine that checks the graph is not installed.
     """
-    report = progress or (lambda done, total, step: None)
+    report = progress or no_progress
     options = options or ServingOptions()
     _check_options(options)
     report(0, len(_STEPS), _STEPS[0])

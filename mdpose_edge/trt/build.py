@@ -6,12 +6,12 @@ This is `mdpose-edge build`. What TensorRT is told is in trt/builder.py; where e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.common.progress import Progress, in_stage, no_progress
 from mdpose_edge.errors import EngineError
 from mdpose_edge.trt.builder import SerializedEngine, build_plan
 from mdpose_edge.trt.cache import (
@@ -34,9 +34,6 @@ from mdpose_edge.trt.inspection import check_inspection, inspect_engine
 from mdpose_edge.trt.opened import OpenedPlan
 from mdpose_edge.trt.recipe import Recipe, read_golden, read_recipe, recipe_for_core, recipe_summary
 from mdpose_edge.trt.selftest import run_self_test
-
-Progress = Callable[[int, int, str, str], None]
-"""Called with (steps done, steps in all, note, stage)."""
 
 _STEPS = ("checking bundle and machine", "building", "inspecting what was built", "self-test")
 
@@ -95,7 +92,7 @@ def build_engine(
         EngineError: there is no such core, the machine is not the recipe's, TensorRT refuses the graph, the engine is
             not what was asked for, or it does not give what was recorded; no engine is left behind.
     """
-    report = progress or (lambda done, total, note, stage: None)
+    report = progress or no_progress
     report(0, len(_STEPS), _STEPS[0], "")
     bundle = open_bundle(path)
     recipe = recipe_for_core(bundle, read_recipe(bundle), nvdla_core)
@@ -139,7 +136,7 @@ def _build(job: _Job, cuda: Cuda, report: Progress) -> SerializedEngine:
             workspace_mib=job.workspace_mib,
             nvdla_core=job.recipe.nvdla_core,
             timing=read_timing(job.folder, timing),
-            step=lambda done, total, phase: report(done, total, phase, "TensorRT"),
+            progress=in_stage(report, "TensorRT"),
         )
     if plan.timing:
         write_timing(job.folder, timing, plan.timing)

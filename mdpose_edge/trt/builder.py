@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdpose_edge.bundle import Bundle
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import EngineError
 from mdpose_edge.trt import capabilities
-from mdpose_edge.trt.capabilities import MonitorStep
 from mdpose_edge.trt.cuda import MIB
 from mdpose_edge.trt.platforms import calibration_header
 from mdpose_edge.trt.recipe import Recipe
@@ -79,7 +79,7 @@ def build_plan(
     workspace_mib: int,
     nvdla_core: int | None,
     timing: bytes,
-    step: MonitorStep,
+    progress: Progress,
 ) -> SerializedEngine:
     """Build a plan; the CUDA context that it is for must be current.
 
@@ -90,7 +90,7 @@ def build_plan(
         workspace_mib: how much memory a kernel may use beside the tensors.
         nvdla_core: to build for, or None for the GPU.
         timing: an earlier build's measurements, or b"".
-        step: called as the builder goes on, where this TensorRT reports it.
+        progress: called as the builder goes on, where this TensorRT reports it.
 
     Raises:
         EngineError: the graph is refused, or nothing was built; TensorRT's reason is in it.
@@ -109,7 +109,7 @@ def build_plan(
     capabilities.set_flags(trt, config, recipe.flags, recipe.cleared_flags)
     capabilities.use_own_kernels(trt, config)
     capabilities.keep_to_one_stream(config)
-    capabilities.watch_progress(trt, config, step)
+    capabilities.watch_progress(trt, config, progress)
     cache = config.create_timing_cache(timing)
     if cache is not None:
         config.set_timing_cache(cache, ignore_mismatch=False)

@@ -6,10 +6,10 @@ values moved between versions too, so members are always named and never written
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mdpose_edge.common.optional import require
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import EngineError
 from mdpose_edge.trt.platforms import OLDEST_TENSORRT, Typing, Version, parse_version, show
 
@@ -22,9 +22,6 @@ NUMPY_NAMES = {
     "BOOL": "bool",
 }
 """By member of DataType: `trt.nptype` of 8.5 fails with numpy 1.24 and newer."""
-
-MonitorStep = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, phase)."""
 
 
 def load_tensorrt() -> Any:
@@ -104,7 +101,7 @@ def keep_to_one_stream(config: Any) -> None:
         config.max_aux_streams = 0
 
 
-def watch_progress(trt: Any, config: Any, step: MonitorStep) -> bool:
+def watch_progress(trt: Any, config: Any, progress: Progress) -> bool:
     """Have the builder report its progress, where this TensorRT can (9.1 and newer).
 
     Returns:
@@ -124,16 +121,16 @@ def watch_progress(trt: Any, config: Any, step: MonitorStep) -> bool:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if self.outer is None:
                 self.outer = (phase_name, num_steps)
-                step(0, num_steps, phase_name)
+                progress(0, num_steps, phase_name)
 
         def step_complete(self, phase_name: str, done: int) -> bool:
             if self.outer is not None and self.outer[0] == phase_name:
-                step(min(done + 1, self.outer[1]), self.outer[1], phase_name)
+                progress(min(done + 1, self.outer[1]), self.outer[1], phase_name)
             return True
 
         def phase_finish(self, phase_name: str) -> None:
             if self.outer is not None and self.outer[0] == phase_name:
-                step(self.outer[1], self.outer[1], phase_name)
+                progress(self.outer[1], self.outer[1], phase_name)
                 self.outer = None
 
     config.progress_monitor = Monitor()

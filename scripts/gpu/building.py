@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+from mdpose_edge.common.progress import no_progress
 from mdpose_edge.trt.builder import build_plan
 from mdpose_edge.trt.capabilities import load_tensorrt
 from mdpose_edge.trt.cuda import Cuda
@@ -60,7 +61,7 @@ def _describe_refused(job: Job, engine: layout.Engine) -> dict[str, Any]:
         with cuda.failures("build"), cuda.current():
             plan = build_plan(
                 trt, bundle, recipe,
-                workspace_mib=recipe.workspace_mib, nvdla_core=None, timing=b"", step=lambda done, total, phase: None,
+                workspace_mib=recipe.workspace_mib, nvdla_core=None, timing=b"", progress=no_progress,
             )  # fmt: skip
         with OpenedPlan(bundle, trt, Cuda(), plan.data, None, integrated) as refused:
             return _keep_description(job, engine, refused.description())

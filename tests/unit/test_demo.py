@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 from mdpose_edge import demo
+from mdpose_edge.common.progress import no_progress
 from mdpose_edge.errors import TrainingError
 from mdpose_edge.train import loop
 
@@ -17,7 +18,7 @@ def test_a_training_that_was_ended_ends_the_demo(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(demo, "TRAIN_IMAGES", 2)
     monkeypatch.setattr(demo, "VAL_IMAGES", 1)
     with pytest.raises(TrainingError, match="the demo's training: expected its end, got a SIGTERM"):
-        demo.run_demo(tmp_path / "demo", report=lambda done, total, note, stage: None)
+        demo.run_demo(tmp_path / "demo", progress=no_progress)
     assert not (tmp_path / "demo" / "summary.json").exists()
 
 

@@ -17,6 +17,7 @@ from mdpose_edge.calib import openvino_int8
 from mdpose_edge.calib.ranges import TensorRange, measure_ranges
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, METHODS
 from mdpose_edge.common.onnx_graph import OnnxGraph
+from mdpose_edge.common.progress import Progress
 from mdpose_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Job:
     """Where its files go."""
     int8: Int8 | None = None
     """Given where the spec's precision is int8."""
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
     """Called with (images done, images in all) while ranges are measured."""
     tensorrt: TensorRtTarget | None = None
     """Given where the target is for TensorRT: the device's version, and the Jetson if it is one."""

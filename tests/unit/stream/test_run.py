@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mdpose_edge.commands.infer import _told
+from mdpose_edge.commands.infer import _summary_lines
 from mdpose_edge.stream.result import Report
 from tests.architecture.package import REPOSITORY
 from tests.artifacts import Artifacts
@@ -301,8 +301,8 @@ def test_an_option_that_the_source_does_not_heed_is_refused(
 
 def test_no_file_is_named_that_a_run_without_a_frame_did_not_write() -> None:
     report = Report("camera 0", "onnxruntime", live=True, stopped=True, outputs=[{"kind": "jsonl", "file": "o.jsonl"}])
-    assert "o.jsonl" not in _told(report)
-    assert "o.jsonl: jsonl" in _told(replace(report, frames=1))
+    assert "o.jsonl" not in _summary_lines(report)
+    assert "o.jsonl: jsonl" in _summary_lines(replace(report, frames=1))
 
 
 def test_times_of_images_count_where_they_are_written(run: Run, model: Path, tmp_path: Path) -> None:
