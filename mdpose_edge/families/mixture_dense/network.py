@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.backbone import FinestLevel, InputNormalization, fold_batch_norm, make_backbone
+from mdpose_edge.families.hourglass import HOURGLASSES, make_hourglass
 from mdpose_edge.families.mixture_dense.heads import (
     MOST_COMPONENTS,
     STRIDE,
@@ -41,9 +42,10 @@ class NetworkConfig:
     """The network's options; the defaults are the paper's, with DLA-34."""
 
     backbone: str = "dla34"
-    """A timm model name that supports `features_only` and offers strides 4, 8, 16 and 32."""
+    """A timm model name that supports `features_only` and offers strides 4, 8, 16 and 32; or hourglass104, the paper's
+    for poses, whose stacks all learn."""
     channels: int = 64
-    """Width of the stride-4 map."""
+    """Width of the stride-4 map that a timm backbone's are joined to."""
     head_channels: int = 256
     """Width of each branch's 3x3 convolution."""
     components: int = 3
@@ -69,15 +71,47 @@ class NetworkConfig:
 class Branch(nn.Module):
     """A 3x3 convolution, and a 1x1 convolution for each head tensor that comes of it."""
 
-    def __init__(self, in_channels: int, channels: int, outputs: dict[str, int]) -> None:
+    def __init__(self, in_channels: int, channels: int, outputs: dict[str, int], activation: nn.Module) -> None:
         super().__init__()
-        self.tower = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.SiLU())
+        self.tower = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), activation)
         self.last = nn.ModuleDict({name: nn.Conv2d(channels, count, 1) for name, count in outputs.items()})
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Map (N, C, H, W) to head tensors by name."""
         x = self.tower(features)
         return {name: conv(x) for name, conv in self.last.items()}
+
+
+class Branches(nn.ModuleDict):
+    """All branches of one map of stride 4: by the kind of what they give."""
+
+    def __init__(self, in_channels: int, config: NetworkConfig, spec: ModelSpec) -> None:
+        kinds: dict[str, dict[str, int]] = {}
+        for head in spec.heads:
+            kind, _, number = head.name.rpartition("_")
+            kinds.setdefault(kind if number.isdigit() else head.name, {})[head.name] = head.channels
+        activation = nn.ReLU() if config.backbone in HOURGLASSES else nn.SiLU()
+        super().__init__(
+            {kind: Branch(in_channels, config.head_channels, outputs, activation) for kind, outputs in kinds.items()}
+        )
+        self._begin(spec)
+
+    def _begin(self, spec: ModelSpec) -> None:
+        """Set what the last biases begin at."""
+        spread = FIRST_SPREAD * max(spec.input.height, spec.input.width) / STRIDE
+        raw = spread - 1.0 - constants_of(spec).sigma_floor
+        first = {"centre": FIRST_SCORE_BIAS, "heat": FIRST_SCORE_BIAS, "sigma": raw if raw > 0 else 0.0}
+        for kind, branch in self.items():
+            assert isinstance(branch, Branch)
+            for conv in branch.last.values():
+                assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+                if kind in first:
+                    nn.init.normal_(conv.weight, std=0.001)
+                nn.init.constant_(conv.bias, first.get(kind, 0.0))
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Map (N, C, H, W) to all head tensors by name."""
+        return {name: tensor for branch in self.values() for name, tensor in branch(features).items()}
 
 
 class MixtureDenseNetwork(nn.Module):
@@ -95,50 +129,40 @@ class MixtureDenseNetwork(nn.Module):
         super().__init__()
         config = network_config(spec)
         self.normalize = InputNormalization(spec.input)
-        self.backbone = make_backbone(config.backbone, pretrained, STRIDES)
-        feature_info: Any = self.backbone.feature_info
-        self.pyramid = FinestLevel(feature_info.channels(), config.channels)
-        kinds: dict[str, dict[str, int]] = {}
-        for head in spec.heads:
-            kind, _, number = head.name.rpartition("_")
-            kinds.setdefault(kind if number.isdigit() else head.name, {})[head.name] = head.channels
-        self.branches = nn.ModuleDict(
-            {kind: Branch(config.channels, config.head_channels, outputs) for kind, outputs in kinds.items()}
-        )
-        self._begin(spec)
+        self.backbone: nn.Module
+        self.pyramid: nn.Module
+        if config.backbone in HOURGLASSES:
+            shape = HOURGLASSES[config.backbone]
+            self.backbone, self.pyramid = make_hourglass(config.backbone, pretrained), nn.Identity()
+            channels, stacks = shape.channels, shape.stacks
+        else:
+            self.backbone = make_backbone(config.backbone, pretrained, STRIDES)
+            feature_info: Any = self.backbone.feature_info
+            self.pyramid = FinestLevel(feature_info.channels(), config.channels)
+            channels, stacks = config.channels, 1
+        self.branches = nn.ModuleList(Branches(channels, config, spec) for _ in range(stacks))
 
-    def _begin(self, spec: ModelSpec) -> None:
-        """Set what the last biases begin at."""
-        spread = FIRST_SPREAD * max(spec.input.height, spec.input.width) / STRIDE
-        raw = spread - 1.0 - constants_of(spec).sigma_floor
-        first = {"centre": FIRST_SCORE_BIAS, "heat": FIRST_SCORE_BIAS, "sigma": raw if raw > 0 else 0.0}
-        for kind, branch in self.branches.items():
-            assert isinstance(branch, Branch)
-            for conv in branch.last.values():
-                assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-                if kind in first:
-                    nn.init.normal_(conv.weight, std=0.001)
-                nn.init.constant_(conv.bias, first.get(kind, 0.0))
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Run the network.
 
         Args:
             images: (N, H, W, 3) uint8, BGR, of the spec's size.
 
         Returns:
-            The head tensors by name, raw.
+            The head tensors by name, raw, of each stack; the last is what counts, the others learn the same.
         """
-        features = self.pyramid(self.backbone(self.normalize(images)))
-        return {name: tensor for branch in self.branches.values() for name, tensor in branch(features).items()}
+        found = self.pyramid(self.backbone(self.normalize(images)))
+        maps = found if isinstance(found, list) else [found]
+        return [branches(one) for branches, one in zip(self.branches, maps[-len(self.branches) :], strict=True)]
 
 
 class DeployedNetwork(nn.Module):
-    """The network for export: batch norms folded, outputs as a flat tuple, without gradients."""
+    """The network for export: batch norms folded, the last stack's outputs as a flat tuple, without gradients."""
 
     def __init__(self, network: MixtureDenseNetwork, spec: ModelSpec) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval().float()
+        self.network.branches = self.network.branches[-1:]
         self.outputs = spec.outputs
         fold_batch_norm(self.network.backbone)
         device = self.network.normalize.mean.device
@@ -149,7 +173,7 @@ class DeployedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the head tensors in the order of `ModelSpec.outputs`."""
-        tensors = self.network(images)
+        (tensors,) = self.network(images)
         return tuple(tensors[name] for name in self.outputs)
 
 
@@ -164,8 +188,10 @@ def make_spec(config: NetworkConfig, input_spec: InputSpec, keypoints: KeypointS
     Raises:
         ConfigError: the input is no multiple of the coarsest stride, to which each map is half of the one before.
     """
+    shape = HOURGLASSES.get(config.backbone)
+    stride = STRIDES[-1] if shape is None else shape.coarsest_stride
     for axis in ("height", "width"):
-        size, stride = getattr(input_spec, axis), STRIDES[-1]
+        size = getattr(input_spec, axis)
         if size % stride:
             do = f"use {max(1, round(size / stride)) * stride}"
             raise ConfigError(f"input.{axis}", expected=f"a multiple of {stride}", got=str(size), do=do)

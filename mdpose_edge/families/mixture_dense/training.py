@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -85,7 +85,7 @@ class MixtureDenseTraining:
 
     def loss(
         self,
-        outputs: Mapping[str, Tensor],
+        outputs: Sequence[Mapping[str, Tensor]],
         targets: Mapping[str, Tensor],
         spec: ModelSpec,
         config: LossConfig,
@@ -93,7 +93,15 @@ class MixtureDenseTraining:
         *,
         measure: bool = False,
     ) -> Loss:
-        """See `Training`; there is no chance in it."""
+        """See `Training`; the mean over the stacks, the figures of the last. There is no chance in it."""
+        found = [self._stack_loss(stack, targets, spec, config) for stack in outputs]
+        parts = {name: torch.stack([one[name] for one, _ in found]).mean() for name in found[0][0]}
+        return Loss(parts, _use_of_components(found[-1][1]) if measure else {})
+
+    def _stack_loss(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], spec: ModelSpec, config: LossConfig
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the parts of one stack's loss, and log(pi_m prod N) of its people."""
         raw = {name: at_least_float32(tensor) for name, tensor in outputs.items()}
         people, cells = targets["person_mask"], targets["cell"]
         joint = _people_log_joint(raw, targets, spec)
@@ -105,11 +113,11 @@ class MixtureDenseTraining:
         }
         if constants_of(spec).heatmaps:
             parts |= _heat_parts(raw, targets, config)
-        return Loss(parts, _use_of_components(joint) if measure else {})
+        return parts, joint
 
-    def heads(self, outputs: Mapping[str, Tensor], spec: ModelSpec) -> tuple[Tensor, ...]:
+    def heads(self, outputs: Sequence[Mapping[str, Tensor]], spec: ModelSpec) -> tuple[Tensor, ...]:
         """See `Training`."""
-        return tuple(outputs[name] for name in spec.outputs)
+        return tuple(outputs[-1][name] for name in spec.outputs)
 
     def deployed(self, network: nn.Module, spec: ModelSpec) -> DeployedNetwork:
         """See `Training`."""

@@ -153,9 +153,9 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_images() -> None:
     images = [somebody(3), somebody(1), somebody(0)]
     outputs = random_outputs(spec, 3)
     config, generator = LossConfig(), torch.Generator()
-    whole = FAMILY.loss(outputs, batch_of(spec, *images), spec, config, generator, measure=True)
+    whole = FAMILY.loss([outputs], batch_of(spec, *images), spec, config, generator, measure=True)
     single = [
-        FAMILY.loss({k: v[i : i + 1] for k, v in outputs.items()}, batch_of(spec, one), spec, config, generator)
+        FAMILY.loss([{k: v[i : i + 1] for k, v in outputs.items()}], batch_of(spec, one), spec, config, generator)
         for i, one in enumerate(images)
     ]
     assert list(whole.parts) == ["pose", "centre", "size", "offset"]
@@ -169,7 +169,7 @@ def test_a_person_without_keypoints_has_a_centre_and_a_size_but_no_likelihood() 
     spec = make_spec()
     outputs = random_outputs(spec, 1)
     parts = FAMILY.loss(
-        outputs, batch_of(spec, somebody(2, labelled=False)), spec, LossConfig(), torch.Generator()
+        [outputs], batch_of(spec, somebody(2, labelled=False)), spec, LossConfig(), torch.Generator()
     ).parts
     assert parts["pose"].abs() < 1e-6 and parts["heat_offset"] == 0
     assert parts["size"] > 0 and parts["centre"] > 0 and parts["heat"] > 0
@@ -181,7 +181,7 @@ def test_every_output_has_a_gradient_even_where_nobody_is() -> None:
     """DistributedDataParallel waits for the gradient of every parameter."""
     spec = make_spec()
     outputs = random_outputs(spec, 1)
-    found = FAMILY.loss(outputs, batch_of(spec, somebody(0)), spec, LossConfig(), torch.Generator(), measure=True)
+    found = FAMILY.loss([outputs], batch_of(spec, somebody(0)), spec, LossConfig(), torch.Generator(), measure=True)
     assert set(found.parts) == set(FAMILY.parts)
     torch.stack(list(found.parts.values())).sum().backward()
     assert all(tensor.grad is not None for tensor in outputs.values())
@@ -191,8 +191,10 @@ def test_half_precision_outputs_are_computed_in_float32() -> None:
     spec = make_spec()
     outputs = {name: (100 * tensor.detach()).bfloat16() for name, tensor in random_outputs(spec, 1).items()}
     targets = batch_of(spec, somebody(2))
-    half = FAMILY.loss(outputs, targets, spec, LossConfig(), torch.Generator()).parts
-    full = FAMILY.loss({k: v.float() for k, v in outputs.items()}, targets, spec, LossConfig(), torch.Generator()).parts
+    half = FAMILY.loss([outputs], targets, spec, LossConfig(), torch.Generator()).parts
+    full = FAMILY.loss(
+        [{k: v.float() for k, v in outputs.items()}], targets, spec, LossConfig(), torch.Generator()
+    ).parts
     assert all(torch.equal(half[name], full[name]) for name in full)
 
 

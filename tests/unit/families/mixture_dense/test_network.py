@@ -36,7 +36,7 @@ def random_images(count: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("heatmaps", [True, False])
 def test_outputs_are_those_of_the_spec(components: int, heatmaps: bool) -> None:
     spec = small_spec(components=components, heatmaps=heatmaps)
-    outputs = MixtureDenseNetwork(spec)(random_images())
+    (outputs,) = MixtureDenseNetwork(spec)(random_images())
     assert {name: tuple(tensor.shape) for name, tensor in outputs.items()} == {
         head.name: (2, *spec.head_shape(head)) for head in spec.heads
     }
@@ -49,7 +49,7 @@ def test_outputs_are_those_of_the_spec(components: int, heatmaps: bool) -> None:
 
 def test_scores_begin_low_and_spreads_at_a_quarter_of_the_input() -> None:
     spec = small_spec()
-    outputs = MixtureDenseNetwork(spec)(random_images())
+    (outputs,) = MixtureDenseNetwork(spec)(random_images())
     for name in ("centre", "heat"):
         assert outputs[name].sigmoid().mean().item() == pytest.approx(0.1, abs=0.01)
     assert spread(outputs["sigma_2"], 1.0).mean().item() == pytest.approx(96 / 4 / 4, abs=0.2)

@@ -67,6 +67,6 @@ def test_nvdla_runs_what_it_runs_of_mdpose(artifacts: Artifacts) -> None:
     off = {}
     for family in ("mdpose", "mixture_dense"):
         source = load_source(artifacts.of(family).bundle("onnx"))
-        found = dry_run(source.model, precision="fp16", tensorrt=(8, 6, 2))
+        found = dry_run(source.graph, precision="fp16", tensorrt=(8, 6, 2))
         off[family] = {item.op for item in found.off_nvdla}
     assert off["mixture_dense"] <= off["mdpose"], off
