@@ -10,6 +10,9 @@ import pytest
 from hypothesis import settings
 
 from tests.artifacts import Artifacts
+from tests.skips import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]
 
 # Read by OpenMP (torch, onnxruntime) and the Hugging Face hub when they are first imported, here or in a child process.
 os.environ.setdefault("OMP_NUM_THREADS", "2")

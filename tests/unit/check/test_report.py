@@ -6,7 +6,6 @@ import base64
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 from mdpose_edge.check.charts import gauge, histogram
 from mdpose_edge.check.gate import Check, check
 from mdpose_edge.check.report import render, write_report
+from tests.chromium import FLAGS, find_browser
 from tests.unit.check.faults import edited_bundle, scale_one_layer
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VOID_TAGS = {"meta", "img", "br", "link", "hr", "input"}
 GOOD_BGR, BAD_BGR = (92, 115, 0), (30, 38, 179)
 """--good and --bad of the style sheet in light mode: the band at the top."""
@@ -147,22 +146,12 @@ def test_a_gauge_shows_the_limit_at_two_thirds(used: float, state: str, width: f
     assert f'class="{state}" width="{width:.1f}"' in gauge(used)
 
 
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no headless browser: none of {', '.join(BROWSERS)} is installed")
-    return found
-
-
 def screenshot(page: Path, folder: Path) -> tuple[NDArray[np.uint8], list[str]]:
     """Show a page in headless Chromium without a network; give its picture, and what it asked the network for."""
     picture, log = folder / "page.png", folder / "net.json"
     command = [
-        browser(),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
+        find_browser(),
+        *FLAGS,
         "--hide-scrollbars",
         f"--user-data-dir={folder / 'profile'}",
         "--host-resolver-rules=MAP * ~NOTFOUND",
