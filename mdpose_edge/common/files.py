@@ -179,7 +179,7 @@ def written_by_library(path: Path) -> Iterator[None]:
 
 
 def set_usual_mode(path: Path) -> None:
-    """Give a file the rights that open() gives: a temporary file's 0600 would lock out other readers of a result."""
+    """Set a file's rights to those that open() gives: a temporary file's 0600 would lock out other readers."""
     path.chmod(0o666 & ~_umask())
 
 

@@ -41,5 +41,5 @@ def _gif_pictures(data: bytes) -> int:
 
 
 def _colours(flags: int) -> int:
-    """Give the bytes of a GIF's colour table."""
+    """Return the bytes of a GIF's colour table."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

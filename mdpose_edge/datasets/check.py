@@ -57,11 +57,11 @@ class Findings:
     """Width and height of each image by its file, as the annotations have them."""
 
     def counts(self) -> dict[str, int]:
-        """Give how many faults there are of each kind, most first."""
+        """Return how many faults there are of each kind, most first."""
         return dict(Counter(fault.kind for fault in self.faults).most_common())
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give everything, ready for json.dump."""
+        """Return everything, ready for json.dump."""
         plain = {key: getattr(self, key) for key in ("data", "split", "format", "images", "people", "labelled_people")}
         faults = [fault.to_json_dict() for fault in self.faults]
         return {**plain, "annotation_file": str(self.annotation_file), "counts": self.counts(), "faults": faults}

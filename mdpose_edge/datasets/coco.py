@@ -93,7 +93,7 @@ class CocoSplit:
     """(images,) in [0, 1], CrowdPose only: how much the people of an image overlap."""
 
     def persons(self, index: int) -> Persons:
-        """Give the people of the image at `index`, in the order of the file."""
+        """Return the people of the image at `index`, in the order of the file."""
         rows = slice(self.first_person[index], self.first_person[index + 1])
         return Persons(
             self.keypoints[rows].astype(np.float32),
@@ -151,7 +151,7 @@ class CocoSplit:
         return _reordered(results, self.file_keypoint_names, self.keypoint_names)
 
     def ground_truth(self, num_images: int | None = None) -> dict[str, Any]:
-        """Give the first images (all by default) as a dataset for COCO's evaluation code, which may write into it.
+        """Return the first images (all by default) as a dataset for COCO's evaluation code, which may write into it.
 
         Annotations are numbered from 1: COCO's evaluation code takes the id 0 for "no match".
         """
@@ -294,14 +294,14 @@ def _completed(annotation: Any, category_id: int | None, num_keypoints: int) -> 
 
 
 def whole_number(value: Any) -> int | None:
-    """Give a JSON number that is whole, as an int; None for anything else, true and false included."""
+    """Return a JSON number that is whole, as an int; None for anything else, true and false included."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
         return None
     return int(value)
 
 
 def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[str, ...]]:
-    """Give the id of the one category with keypoints, and their names.
+    """Return the id of the one category with keypoints, and their names.
 
     Args:
         data: see read_annotations.

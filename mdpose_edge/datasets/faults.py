@@ -43,7 +43,7 @@ class Fault:
     """(x, y, v), to paint."""
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give what a program reads."""
+        """Return what a program reads."""
         return {"kind": self.kind, "detail": self.detail, "image": self.image, "annotation": self.annotation}
 
 
@@ -230,7 +230,7 @@ def _place_faults(
 
 
 def _beyond(points: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give how far each point (N, 2) lies outside a rectangle, px."""
+    """Return how far each point (N, 2) lies outside a rectangle, px."""
     distance: NDArray[np.float64] = np.maximum(np.maximum(low - points, points - high), 0.0).max(axis=1)
     return distance
 

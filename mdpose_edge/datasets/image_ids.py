@@ -30,7 +30,7 @@ class ImageIds:
     """Of people, in the annotations that the ids are from."""
 
     def image_record(self, name: str, shape: Sequence[int]) -> dict[str, Any]:
-        """Give an image as COCO lists it; `shape` begins with height and width."""
+        """Return an image as COCO lists it; `shape` begins with height and width."""
         return {"id": self.by_name[name], "file_name": name_text(name), "width": shape[1], "height": shape[0]}
 
 
@@ -80,5 +80,5 @@ def image_list_beside(results: Path) -> Path:
 
 
 def image_list(images: Sequence[Mapping[str, Any]]) -> bytes:
-    """Give the list as it is written: COCO's `images`."""
+    """Return the list as it is written: COCO's `images`."""
     return (json.dumps({MADE_BY_KEY: MADE_BY, "images": list(images)}, indent=1) + "\n").encode()

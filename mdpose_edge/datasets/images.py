@@ -145,7 +145,7 @@ def decode_annotated(
 def annotated_frames(
     image: NDArray[np.uint8], orientation: int, stated_wh: tuple[int, int], shrink: int = 1
 ) -> list[NDArray[np.uint8]]:
-    """Give the frames of a stored image, as it is and upright, that have the size which annotations state."""
+    """Return the frames of a stored image, as it is and upright, that have the size which annotations state."""
     turned = [] if orientation == UPRIGHT else [turn_upright(image, orientation)]
     size = (-(-stated_wh[1] // shrink), -(-stated_wh[0] // shrink))
     return [frame for frame in (image, *turned) if frame.shape[:2] == size]

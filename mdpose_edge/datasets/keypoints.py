@@ -61,7 +61,7 @@ class _KeypointFile:
 
 
 def keypoint_set(name: str | Path) -> KeypointSpec:
-    """Give a keypoint set.
+    """Return a keypoint set.
 
     Args:
         name: one of KEYPOINT_SETS, or a YAML file with the keys names, flips (pairs of names), skeleton (pairs of
@@ -89,7 +89,7 @@ def keypoint_set(name: str | Path) -> KeypointSpec:
 
 
 def other_side(name: str) -> str | None:
-    """Give the name of a keypoint's counterpart in a mirror, or None for one that is on neither side by its name."""
+    """Return the name of a keypoint's counterpart in a mirror, or None for one that is on neither side by its name."""
     for side, other in (("left_", "right_"), ("right_", "left_")):
         if name.startswith(side):
             return other + name.removeprefix(side)

@@ -40,7 +40,7 @@ class Located:
     image_dir: Path
 
     def default_keypoints(self) -> KeypointSpec:
-        """Give what this format is trained and measured on: OCHuman by COCO's 17 of its 19, as in its own protocol."""
+        """Return what this format is trained on: OCHuman by COCO's 17 of its 19, as in its own protocol."""
         return CROWDPOSE_KEYPOINTS if self.format == "crowdpose" else COCO_KEYPOINTS
 
 
@@ -80,7 +80,7 @@ def is_dataset(data_dir: str | Path) -> bool:
 def training_keypoints(
     data_dir: str | Path, split: str, data_format: str | None, keypoints: str | None
 ) -> KeypointSpec:
-    """Give the keypoints that a training on a split is for.
+    """Return the keypoints that a training on a split is for.
 
     Args:
         data_dir: the dataset's folder.

@@ -22,7 +22,7 @@ _INTEGERS = {3: "H", 4: "I"}
 
 
 def orientation_of(data: bytes) -> int:
-    """Give the EXIF orientation of an image file, 1 (upright) to 8; 1 where it says none, or nonsense."""
+    """Return the EXIF orientation of an image file, 1 (upright) to 8; 1 where it says none, or nonsense."""
     if data.startswith(b"\xff\xd8"):
         exif = next(_jpeg_exif(data), b"")
     elif data.startswith(b"\x89PNG"):

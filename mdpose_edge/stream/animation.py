@@ -61,7 +61,7 @@ class WebpAnimation:
         self.fps: float | None = 1 / max(1e-3, self._pictures[0][1])
 
     def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        """Give the next picture, BGR; False at the end."""
+        """Return the next picture, BGR; False at the end."""
         if not self._pictures:
             self._fetch()
         if not self._pictures:
@@ -71,7 +71,7 @@ class WebpAnimation:
         return True, np.ascontiguousarray(image[..., :3], np.uint8)
 
     def position_s(self) -> float:
-        """Give the time of the picture that was read last, by the file."""
+        """Return the time of the picture that was read last, by the file."""
         return self._time_s
 
     def release(self) -> None:

@@ -38,10 +38,10 @@ class FileCapture(Protocol):
     """Frames, as the header or the decoder has it."""
 
     def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        """Give the next frame; False at the end, and where one does not decode."""
+        """Return the next frame; False at the end, and where one does not decode."""
 
     def position_s(self) -> float:
-        """Give the time of the frame that was read last, by the file."""
+        """Return the time of the frame that was read last, by the file."""
 
     def release(self) -> None:
         """Close it."""
@@ -76,7 +76,7 @@ class Capture:
         return found, np.asarray(image, np.uint8) if found and image is not None else None
 
     def position_s(self) -> float:
-        """Give the time of the frame that was read last, by the file."""
+        """Return the time of the frame that was read last, by the file."""
         return self._inner.get(cv2.CAP_PROP_POS_MSEC) / 1e3
 
     def release(self) -> None:

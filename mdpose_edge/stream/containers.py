@@ -93,7 +93,7 @@ def _bytes(file: BinaryIO, start: int, count: int) -> bytes:
 
 
 def _tail(file: BinaryIO, size: int) -> bytes:
-    """Give the last bytes without the zeros that some writers pad with."""
+    """Return the last bytes without the zeros that some writers pad with."""
     return _bytes(file, max(0, size - 4096), 4096).rstrip(b"\0")
 
 
@@ -119,7 +119,7 @@ def _iso_video_tracks(file: BinaryIO, start: int, end: int) -> int:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Give each box's kind, where its body begins, and where it ends, as it says."""
+    """Return each box's kind, where its body begins, and where it ends, as it says."""
     while start + 8 <= end:
         head = _bytes(file, start, 16)
         length, body = int.from_bytes(head[:4], "big"), start + 8
@@ -211,7 +211,7 @@ def _video_track(file: BinaryIO, start: int, end: int) -> int | None:
 
 
 def _elements(file: BinaryIO, start: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """Give each element's ID, where its body begins, and where it ends, as it says; those within a parent follow it."""
+    """Return each element's ID, where its body begins and ends, as it says; those within a parent follow it."""
     while start < size:
         kind, width = _vint(file, start, keep_marker=True)
         length, length_width = _vint(file, start + width, keep_marker=False)

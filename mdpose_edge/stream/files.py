@@ -130,7 +130,7 @@ class VideoFile(FrameSource):
         self._closed = True
 
     def _pictures(self) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-        """Give what decodes, numbered together with what does not; at the end, see whether it is the end."""
+        """Return what decodes, numbered together with what does not; at the end, see whether it is the end."""
         index = 0
         while not self._closed:
             found, image, lost = self._next()
@@ -156,7 +156,7 @@ class VideoFile(FrameSource):
         return False, None, 0
 
     def _time_s(self, index: int) -> float:
-        """Give the frame's time by the file, or by its rate where the file's times do not advance."""
+        """Return the frame's time by the file, or by its rate where the file's times do not advance."""
         stated = self._capture.position_s()
         if index == 0 or stated > self._last_s:
             return max(0.0, stated)
@@ -196,7 +196,7 @@ class VideoFile(FrameSource):
         return round(self.total - self.fps * (self._last_s + self._step_s), 1) > missing
 
     def _exact_count(self) -> int | None:
-        """Give the number of frames where the file tells, rather than the decoder's estimate."""
+        """Return the number of frames where the file tells, rather than the decoder's estimate."""
         if self._container.frames is not None:
             return self._container.frames if self._container.whole else None
         return self._capture.total if self._container.states_count else None

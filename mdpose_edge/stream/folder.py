@@ -161,7 +161,7 @@ def paint_images(
 
 @contextmanager
 def _painted_together(out_dir: Path) -> Iterator[Path]:
-    """Give a folder whose pictures appear in `out_dir` at the end, and turn what the system answers into a sentence."""
+    """Return a folder whose pictures appear in `out_dir` at the end, and turn the system's answers into sentences."""
     try:
         with files_together(out_dir) as staging:
             yield staging

@@ -45,7 +45,7 @@ class Reconnect:
     """Silence after which a source that is open counts as lost."""
 
     def delay_s(self, attempt: int) -> float:
-        """Give the pause before an attempt, counted from 0."""
+        """Return the pause before an attempt, counted from 0."""
         return min(MAX_DELAY_S, self.first_delay_s * 2.0**attempt)
 
 

@@ -34,7 +34,7 @@ class Painter:
         self._last: tuple[FrameResult, NDArray[np.uint8]] | None = None
 
     def __call__(self, result: FrameResult) -> NDArray[np.uint8]:
-        """Give the painted frame, (H, W, 3) uint8 BGR; do not write into it."""
+        """Return the painted frame, (H, W, 3) uint8 BGR; do not write into it."""
         if self._last is None or self._last[0] is not result:
             labels = (
                 None if result.track_ids is None else [f"#{who}" if who else "?" for who in result.track_ids.tolist()]

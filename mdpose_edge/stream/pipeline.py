@@ -42,7 +42,7 @@ class Tracker(Protocol):
     """Names people from frame to frame: track.tracker.PoseTracker does."""
 
     def update(self, poses: Poses, time_s: float) -> tuple[Poses, NDArray[np.int64]]:
-        """Give the poses, smoothed where that was asked for, and who each is."""
+        """Return the poses, smoothed where that was asked for, and who each is."""
 
 
 def run_pipeline(

@@ -53,7 +53,7 @@ class AvReader:
         self._frames, self._time_s = self._decoded(stream), 0.0
 
     def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        """Give the next frame, upright; False at the end, and where a packet does not decode."""
+        """Return the next frame, upright; False at the end, and where a packet does not decode."""
         frame = next(self._frames, None)
         if frame is None:
             return False, None
@@ -62,7 +62,7 @@ class AvReader:
         return True, np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
     def position_s(self) -> float:
-        """Give the time of the frame that was read last, by the file."""
+        """Return the time of the frame that was read last, by the file."""
         return self._time_s
 
     def release(self) -> None:
@@ -71,7 +71,7 @@ class AvReader:
         self._container.close()
 
     def _decoded(self, stream: Any) -> Any:
-        """Give frames, and None for each packet that does not decode."""
+        """Return frames, and None for each packet that does not decode."""
         packets = self._container.demux(stream)
         while True:
             try:

@@ -56,7 +56,7 @@ def _optional_fields(poses: Poses, track_ids: NDArray[np.int64] | None) -> Itera
 
 
 def frame_record(result: FrameResult) -> dict[str, Any]:
-    """Give a frame as the JSONL sink writes it."""
+    """Return a frame as the JSONL sink writes it."""
     frame = result.frame
     height, width = frame.image_bgr.shape[:2]
     return {
@@ -72,14 +72,14 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
 
 
 def csv_header(names: Sequence[str]) -> str:
-    """Give the first line of a CSV file for keypoints of these names."""
+    """Return the first line of a CSV file for keypoints of these names."""
     parts = ("x", "y", "sigma_x", "sigma_y")
     columns = ["frame", "time_s", "source", "track_id", "score"]
     return _csv_line([*columns, *(f"{name}_{part}" for name in names for part in parts)])
 
 
 def csv_lines(result: FrameResult) -> str:
-    """Give a line for each pose of a frame."""
+    """Return a line for each pose of a frame."""
     poses, frame = result.poses, result.frame
     values = np.concatenate([poses.keypoints_xy, poses.sigma_xy], axis=2).astype(np.float64).round(PIXEL_DECIMALS)
     rows = values.reshape(len(poses), 4 * values.shape[1]).tolist()
@@ -92,7 +92,7 @@ def csv_lines(result: FrameResult) -> str:
 
 
 def coco_records(result: FrameResult, ids: ImageIds | None = None) -> list[dict[str, Any]]:
-    """Give the poses of a frame as COCO results, and each one's track_id where somebody tracks.
+    """Return the poses of a frame as COCO results, and each one's track_id where somebody tracks.
 
     Args:
         result: the frame's.

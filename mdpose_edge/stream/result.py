@@ -82,7 +82,7 @@ class Report:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Give it ready for json.dump."""
+        """Return the whole, ready for json.dump."""
         fields = {name: value for name, value in vars(self).items() if name not in ("stage_ms", "outputs")}
         return {**fields, "seconds": round(self.seconds, 3), "fps": round(self.fps, 2), "stage_ms": self.stage_ms,
                 "outputs": self.outputs}  # fmt: skip
@@ -103,7 +103,7 @@ class StageTimes:
         self._counts[stage] += 1
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Give median and p90 of each stage, ms."""
+        """Return the median and p90 of each stage, ms."""
         found = {}
         for stage, times in self._times.items():
             kept = times[: self._counts[stage]]

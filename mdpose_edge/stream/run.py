@@ -215,7 +215,7 @@ def names_video(path: Path) -> bool:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """Give an event that the first SIGINT or SIGTERM sets; the next one does what it always does.
+    """Return an event that the first SIGINT or SIGTERM sets; the next one does what it always does.
 
     Only the main thread may call it, as Python has it; elsewhere the event is nobody's.
     """
@@ -243,7 +243,7 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def _kept_told(progress: Progress | None) -> Iterator[Progress]:
-    """Give a progress to call, and add to the sentence of a source that fails what became of the results before."""
+    """Return a progress to call, and add to the sentence of a source that fails what became of the results before."""
     frames = 0
 
     def counted(done: int, total: int, note: str = "", stage: str = "") -> None:

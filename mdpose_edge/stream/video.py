@@ -186,7 +186,7 @@ class VideoSink:
         return writer
 
     def _place(self, result: FrameResult) -> int:
-        """Give the number, in the video, of the picture that shows this frame."""
+        """Return the number, in the video, of the picture that shows this frame."""
         frame = result.frame
         place = round(frame.time_s * self._fps) - self._shift
         gap = place - (self._written - 1) - round(MAX_GAP_S * self._fps) if self._live else 0

@@ -59,7 +59,7 @@ def _suffix(path: str) -> str:
 
 
 def _address(url: str) -> str:
-    """Give the URL without user and password, which urllib does not take in it."""
+    """Return the URL without user and password, which urllib does not take in it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 

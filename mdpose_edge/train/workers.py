@@ -36,7 +36,7 @@ def start_worker(_: int) -> None:
 
 
 def watched(loader: DataLoader[Any], stopped: Callable[[], bool] = lambda: False) -> Generator[Any]:
-    """Give what a loader's workers read; whatever becomes of them, they are gone when this ends.
+    """Return what a loader's workers read; whatever becomes of them, they are gone when this ends.
 
     Args:
         loader: made with `start_worker`, and with POLL_S as its timeout where it has workers.
