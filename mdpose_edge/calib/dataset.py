@@ -192,10 +192,10 @@ def open_calibration_set(path: str | Path) -> CalibrationSet:
 def is_calibration_set(path: Path) -> bool:
     """Say whether a folder holds a set's own files alone, whatever their state; an empty folder counts."""
     names = visible_files(path)
-    return not names or (RECORD_FILE in names and names <= {RECORD_FILE, INPUTS_FILE} and _says_calibration(path))
+    return not names or (RECORD_FILE in names and names <= {RECORD_FILE, INPUTS_FILE} and _is_record(path))
 
 
-def _says_calibration(path: Path) -> bool:
+def _is_record(path: Path) -> bool:
     try:
         data = json.loads((path / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ from mdpose_edge.commands.console import (
     place_for_file,
     print_table,
     progress_shown,
-    tell_left_out,
+    warn_of_left_out,
     write_json,
 )
 from mdpose_edge.errors import ConfigError
@@ -56,7 +56,7 @@ def make(
     from mdpose_edge.calib.make import make_calibration_set
 
     spec = _input_spec(like, height, width, resize)
-    tell_left_out(data)
+    warn_of_left_out(data)
     with progress_shown("preprocessing") as report:
         record = make_calibration_set(
             data,

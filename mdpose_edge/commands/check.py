@@ -18,7 +18,7 @@ from mdpose_edge.commands.console import (
     place_for_folder,
     print_table,
     progress_shown,
-    tell_left_out,
+    warn_of_left_out,
     write_json,
 )
 from mdpose_edge.errors import ConfigError
@@ -61,7 +61,7 @@ def check(
     page = None if report is None else report / REPORT_FILE
     outputs = {"--json": json_file, "--report": page, "--record": record}
     check_outputs(outputs, [candidate, reference, data], force=force)
-    tell_left_out(data)
+    warn_of_left_out(data)
     if (reference is None) == (record is None):
         got = "neither" if reference is None else "both"
         raise ConfigError(expected="either --reference or --record", got=got, do="give one of them")

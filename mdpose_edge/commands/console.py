@@ -185,7 +185,7 @@ def figure_text(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def tell_left_out(folder: Path | None) -> None:
+def warn_of_left_out(folder: Path | None) -> None:
     """Say on stderr which files of a folder of plain images are not read."""
     from mdpose_edge.datasets.images import left_out
     from mdpose_edge.datasets.layout import is_dataset

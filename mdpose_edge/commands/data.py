@@ -64,7 +64,7 @@ def check(
         typer.echo("no faults")
         return
     first = {fault.kind: fault for fault in reversed(found.faults)}
-    rows = [(kind, str(count), _told(first[kind])) for kind, count in found.counts().items()]
+    rows = [(kind, str(count), _fault_line(first[kind])) for kind, count in found.counts().items()]
     total = len(found.faults)
     print_table(f"{total} fault{'' if total == 1 else 's'}", ("kind", "count", "the first"), rows)
     if out is not None:
@@ -73,7 +73,7 @@ def check(
     raise typer.Exit(1)
 
 
-def _told(fault: Fault) -> str:
+def _fault_line(fault: Fault) -> str:
     """Name what is at fault, where it is one image or person, and say what was found."""
     subject = fault.image or ("" if fault.annotation is None else f"annotation {fault.annotation}")
     return f"{subject}: {fault.detail}" if subject else fault.detail

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown, tell_left_out
+from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown, warn_of_left_out
 
 
 class TargetName(str, Enum):
@@ -137,7 +137,7 @@ def export(
         max_drop=max_drop,
         report=report,
     )
-    tell_left_out(val_data)
+    warn_of_left_out(val_data)
     with progress_shown("exporting") as show:
         done = export_checkpoint(checkpoint_path(checkpoint), out, options, progress=show)
     if val_data is not None:
