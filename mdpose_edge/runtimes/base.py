@@ -18,6 +18,9 @@ from mdpose_edge.engine_graph import TensorInfo, check_graph, engine_failures, i
 from mdpose_edge.errors import EngineError
 from mdpose_edge.spec import ModelSpec
 
+MAX_THREADS = 1024
+"""More than any CPU has; beyond, engines overflow or take all memory."""
+
 
 class RuntimeAdapter(Protocol):
     """One loaded graph on one engine: numpy in, numpy out.
@@ -61,8 +64,9 @@ class CheckedAdapter(Closing):
     engine: str
 
     def __init__(self, spec: ModelSpec, where: Path, threads: int | None) -> None:
-        if threads is not None and threads < 1:
-            raise EngineError("threads", expected="at least 1", got=str(threads), do="raise it, or leave it out")
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            expected, do = f"1 to {MAX_THREADS}", "correct it, or leave it out"
+            raise EngineError("threads", expected=expected, got=str(threads), do=do)
         self.spec = spec
         self._where = str(where)
         self._closed, self._process = False, os.getpid()

@@ -224,9 +224,10 @@ def test_a_closed_engine_says_so_and_closes_twice(opened: Opened) -> None:
         adapter.infer(random_images(opened.spec.input))
 
 
-def test_zero_threads_are_refused(opened: Opened) -> None:
-    with pytest.raises(EngineError, match="threads: expected at least 1, got 0"):
-        open_engine(opened.model, opened.case.engine, threads=0)
+@pytest.mark.parametrize("threads", [0, 10**30])
+def test_threads_that_no_cpu_has_are_refused(opened: Opened, threads: int) -> None:
+    with pytest.raises(EngineError, match=f"threads: expected 1 to 1024, got {threads}"):
+        open_engine(opened.model, opened.case.engine, threads=threads)
 
 
 def test_the_estimator_finds_the_same_people(opened: Opened, reference_poses: Callable[[str], list[Poses]]) -> None:
