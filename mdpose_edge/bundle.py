@@ -7,13 +7,13 @@ under its name only when it is complete, and is opened only when every byte is t
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import BundleError
 from mdpose_edge.spec import ModelSpec
 
@@ -158,7 +158,7 @@ def _is_bundle(path: Path) -> bool:
     if not names:
         return True
     try:
-        listed = json.loads((path / SPEC_FILE).read_text(encoding="utf-8"))["files"]
+        listed = parse_json((path / SPEC_FILE).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return isinstance(listed, dict) and names <= {SPEC_FILE, *listed}

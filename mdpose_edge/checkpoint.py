@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mdpose_edge.common.files import set_usual_mode, sync_to_disk
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import CheckpointError
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
@@ -90,7 +92,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     state = {k.removeprefix(STATE_PREFIX): v for k, v in tensors.items() if k.startswith(STATE_PREFIX)}
     weights = {k: v for k, v in tensors.items() if not k.startswith(STATE_PREFIX)}
-    progress = json.loads(metadata["progress"]) if "progress" in metadata else None
+    progress = _read_progress(metadata["progress"], str(path)) if "progress" in metadata else None
     spec = ModelSpec.from_json(metadata["spec"], str(path))
     return Checkpoint(spec, _widen(weights), state, progress, metadata.get("weights"))
 
@@ -193,6 +195,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
                 do="convert it where it was made, with safetensors.torch.save_file",
             ) from error
         raise CheckpointError(str(path), expected="a whole safetensors file", got=str(error), do=cure) from error
+
+
+def _read_progress(text: str, where: str) -> Mapping[str, Any]:
+    do = "give a checkpoint of mdpose-edge train"
+    try:
+        progress = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(where, expected="progress in JSON", got=str(error), do=do) from error
+    if not isinstance(progress, dict):
+        raise CheckpointError(where, expected="progress as a table", got=f"a {type(progress).__name__}", do=do)
+    return progress
 
 
 def _starts_like_pickle(path: Path) -> bool:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mdpose_edge.calib.select import Traits
 from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.common.files import visible_files
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import CalibrationError
 from mdpose_edge.spec import InputSpec
 
@@ -197,7 +198,7 @@ def is_calibration_set(path: Path) -> bool:
 
 def _is_record(path: Path) -> bool:
     try:
-        data = json.loads((path / RECORD_FILE).read_text(encoding="utf-8"))
+        data = parse_json((path / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and {"version", "digest", "images"} <= data.keys()

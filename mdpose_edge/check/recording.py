@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.common.files import open_whole
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import ModelSpec
@@ -118,7 +119,7 @@ class Recording:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            document = json.loads(self._array(name).tobytes())
+            document = parse_json(self._array(name).tobytes())
         except ValueError as error:
             raise DataError(self._where, expected=f"JSON in {name}", got=str(error), do=_AGAIN) from error
         if not isinstance(document, dict):

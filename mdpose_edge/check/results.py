@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mdpose_edge.check.images import CheckImage, CheckImages
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.errors import DataError
 from mdpose_edge.families.measure import Observation
@@ -83,7 +83,7 @@ class Results:
 def _read_rows(where: str, length: int) -> list[Mapping[str, Any]]:
     do = "give the --results file of mdpose-edge eval"
     try:
-        rows = json.loads(Path(where).read_bytes())
+        rows = parse_json(Path(where).read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(where, expected="COCO results", got=str(error), do=do) from error
     if not isinstance(rows, list):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import MdposeError
 
@@ -58,7 +59,7 @@ class DocumentFormat(Generic[T]):
                 the wrong kind.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
         except ValueError as failure:  # no JSON, or no UTF-8
             got = f"none that can be read: {failure}"
             raise self.error(where, expected="JSON", got=got, do=self.if_damaged) from failure

@@ -7,12 +7,12 @@ lists and recordings have a form of their own.
 from __future__ import annotations
 
 import glob
-import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import OutputError
 
 MADE_BY = "mdpose-edge"
@@ -119,7 +119,7 @@ def _sealed_around(path: Path) -> Path | None:
     for folder in path.resolve().parents:
         for name, key in _SEALED.items():
             try:
-                record = json.loads((folder / name).read_text(encoding="utf-8"))
+                record = parse_json((folder / name).read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
             if isinstance(record, dict) and key in record:

@@ -26,9 +26,12 @@ def load_yaml(yaml: Any, text: str) -> Any:
         text: the document.
 
     Raises:
-        yaml.YAMLError: it is none, or has a key twice.
+        yaml.YAMLError: it is none, has a key twice, or is nested deeper than anything that is written on purpose.
     """
-    return yaml.load(text, _loader(yaml))
+    try:
+        return yaml.load(text, _loader(yaml))
+    except RecursionError as error:
+        raise yaml.YAMLError("brackets nested too deep to be read") from error
 
 
 @cache

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.files import write_whole
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import DataError, EngineError
 from mdpose_edge.poses import Poses
 
@@ -359,7 +360,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
     where = str(path)
     try:
         with path.open("rb") as file:
-            data = json.load(file)
+            data = parse_json(file.read())
     except FileNotFoundError:
         do = "pass a folder in COCO's layout, or correct the split"
         raise DataError(where, expected="COCO keypoint annotations", got="no such file", do=do) from None

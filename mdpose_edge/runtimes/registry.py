@@ -6,12 +6,12 @@ ENGINES, and give its package an extra of the engine's name in pyproject.toml. T
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from mdpose_edge.bundle import Bundle, open_bundle
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.optional import available
 from mdpose_edge.errors import BundleError, CheckpointError, EngineError, MissingPackageError
 from mdpose_edge.runtimes.base import CheckedAdapter, RuntimeAdapter
@@ -179,7 +179,7 @@ def _read_checkpoint_spec(path: Path) -> ModelSpec:
             length = int.from_bytes(file.read(8), "little")
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
-            header, size = json.loads(file.read(length)), path.stat().st_size
+            header, size = parse_json(file.read(length)), path.stat().st_size
         text = header.pop("__metadata__")["spec"]
         whole = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
         if not isinstance(text, str):

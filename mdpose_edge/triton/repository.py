@@ -21,6 +21,7 @@ from typing import Any
 from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.progress import Progress, no_progress
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.families.registry import family_module
@@ -194,7 +195,7 @@ def _is_repository(path: Path) -> bool:
     if not names:
         return True
     try:
-        manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        manifest = parse_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
         written = {MANIFEST_FILE, *manifest["files"]}
         plans = {name.replace(PLAN_SCRIPT, f"{VERSION}/{PLAN_FILE}") for name in written if name.endswith(PLAN_SCRIPT)}
         return manifest["kind"] == KIND and names <= written | plans

@@ -26,6 +26,7 @@ from mdpose_edge import __version__
 from mdpose_edge.bundle import Bundle
 from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.common.files import file_sha256, visible_files, write_folder
+from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import EngineError
 from mdpose_edge.trt.host import Host
 from mdpose_edge.trt.recipe import Recipe
@@ -170,7 +171,7 @@ def read_timing(folder: Path, name: str) -> bytes:
     """Read an earlier build's measurements; b"" where there are none or they were altered, which costs time alone."""
     place = folder / name
     try:
-        listed = json.loads((place / MANIFEST_FILE).read_text(encoding="utf-8"))
+        listed = parse_json((place / MANIFEST_FILE).read_text(encoding="utf-8"))
         intact = listed["sha256"] == file_sha256(place / TIMING_FILE) and listed["name"] == name
         return (place / TIMING_FILE).read_bytes() if intact else b""
     except (OSError, ValueError, KeyError, TypeError):

@@ -55,6 +55,13 @@ def test_round_trip_of_weights_state_spec_and_progress(tmp_path: Path, spec: Mod
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.parametrize("progress", ["", "[1]", "[" * 200_000], ids=["empty", "a list", "too deep"])
+def test_progress_that_is_none_is_refused(tmp_path: Path, spec: ModelSpec, progress: str) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"spec": spec.to_json(), "progress": progress})
+    with pytest.raises(CheckpointError, match="expected progress"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
 def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path, spec: ModelSpec, network: MDPoseNetwork) -> None:
     save_checkpoint(tmp_path / "a.safetensors", spec, network.state_dict())
     (tmp_path / "plain").touch()
