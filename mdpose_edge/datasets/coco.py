@@ -22,6 +22,10 @@ from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import DataError, EngineError
 from mdpose_edge.poses import Poses
 
+TOO_LARGE = 2**63
+"""From here on, numbers are no coordinate, area or id: arrays cannot hold them, and squares overflow."""
+LARGEST_SIDE = 2**20
+"""Of an image, px: OpenCV reads none that is larger."""
 ANNOTATION_KEYS = ("image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area", "iscrowd")
 """What each annotation of a person must carry: the data that COCO's protocol reads."""
 PERSON_CATEGORY_ID = 1
@@ -295,10 +299,15 @@ def _completed(annotation: Any, category_id: int | None, num_keypoints: int) -> 
 
 
 def whole_number(value: Any) -> int | None:
-    """Return a JSON number that is whole, as an int; None for anything else, true and false included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
+    """Return a number that is whole, as an int; None for anything else, true and false and what is too large included."""
+    if isinstance(value, bool) or not is_number(value) or not float(value).is_integer():
         return None
     return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a JSON value is a number that can be reckoned with: neither NaN nor TOO_LARGE."""
+    return isinstance(value, (int, float)) and abs(value) < TOO_LARGE
 
 
 def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[str, ...]]:
@@ -385,8 +394,9 @@ def _read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImag
     files: dict[Path, int] = {}
     for record in records:
         image = _read_image_record(record, folder, where)
-        if image.width < 1 or image.height < 1:
-            expected, got = "images of at least 1x1 px", f"{image.width}x{image.height} for image {image.id}"
+        if min(image.wh) < 1 or max(image.wh) > LARGEST_SIDE:
+            expected = f"images of at least 1x1 px and at most {LARGEST_SIDE} a side"
+            got = f"{image.width}x{image.height} for image {image.id}"
             raise DataError(where, expected=expected, got=got, do="correct the record, or remove it")
         if str(record["file_name"]) not in present and not image.path.is_file():
             raise DataError(str(image.path), expected=f"the image {image.id}", got="no such file", do="copy it there")
@@ -463,10 +473,11 @@ def _numbers(people: list[dict[str, Any]], key: str, width: int, where: str) -> 
     flat = values if width == 1 else chain.from_iterable(values)
     try:
         numbers = np.fromiter(flat, np.float64, len(people) * width).reshape(len(people), width)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(where, expected=f"numbers under {key}", got=str(error), do="correct the file") from error
-    if not np.isfinite(numbers).all():
-        raise DataError(where, expected=f"finite numbers under {key}", got="NaN or infinity", do="correct the file")
+    if not (np.abs(numbers) < TOO_LARGE).all():
+        expected, got = f"finite numbers under {key}, below {TOO_LARGE:.1e}", "larger ones, NaN or infinity"
+        raise DataError(where, expected=expected, got=got, do="correct the file")
     return numbers
 
 

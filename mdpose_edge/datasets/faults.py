@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.datasets.coco import whole_number
+from mdpose_edge.datasets.coco import LARGEST_SIDE, is_number, whole_number
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.spec import KeypointSpec
 
@@ -145,8 +144,8 @@ def _image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
     if whole_number(image["id"]) is None:
         yield Fault("malformed record", f"an image's id is not a whole number: {str(image['id'])[:40]!r}", name)
     width, height = image.get("width"), image.get("height")
-    if (whole_number(width) or 0) < 1 or (whole_number(height) or 0) < 1:
-        yield Fault("zero-sized image", f"{width}x{height} px", image=name)
+    if not all(1 <= (whole_number(side) or 0) <= LARGEST_SIDE for side in (width, height)):
+        yield Fault("zero-sized image", f"{str(width)[:40]}x{str(height)[:40]} px", image=name)
 
 
 def _person_faults(
@@ -243,13 +242,13 @@ def _keypoint_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
 def _numbers(values: Any, count: int) -> NDArray[np.float64] | None:
     if not isinstance(values, list) or len(values) != count or not count:
         return None
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+    if not all(map(is_number, values)):
         return None
     return np.array(values, np.float64)
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    return is_number(value) and value > 0
 
 
 def _is_labelled(person: Mapping[str, Any]) -> bool:

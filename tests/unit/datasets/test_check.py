@@ -96,6 +96,11 @@ ANNOTATION_FAULTS = {
     "left without right": (_names("right_knee", "knee"), {"flip without partner": 1}),
     "two lefts": (_names("right_knee", "left_patella"), {"flip without partner": 2}),
     "nan": (_keypoint(4, float("nan"), 100, 2), {"malformed record": 1}),
+    "a box beyond all numbers": (_first(bbox=[10**400, 0, 1, 1]), {"malformed record": 1}),
+    "a width beyond all": (
+        lambda d: d["images"][0].update(width=10**400),
+        {"zero-sized image": 1, "image of another size": 1},
+    ),
     "short box": (_first(bbox=[1, 2]), {"malformed record": 1}),
     "an annotation that is a number": (lambda d: d["annotations"].append(5), {"malformed record": 1}),
     "an image without a name": (lambda d: d["images"].append({"id": 9}), {"malformed record": 1}),

@@ -172,12 +172,27 @@ def test_real_coco_files_are_read(split: str, images: int, people: int, labelled
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["images"][0].update(width=0), "images of at least 1x1 px, got 0x240 for image 7"),
+        (lambda d: d["images"][0].update(width=0), "images of at least 1x1 px and .*, got 0x240 for image 7"),
+        (lambda d: d["images"][0].update(width=2**21), "at most 1048576 a side, got 2097152x240 for image 7"),
+        (lambda d: d["images"][0].update(height=1e308), "images with id, file_name, width and height"),
+        (lambda d: d["images"][0].update(id=10**400), "images with id, file_name, width and height"),
+        (lambda d: d["annotations"][0].update(area=1e308), "finite numbers under area, below 9.2e.18, got larger ones"),
+        (lambda d: d["annotations"][0].update(bbox=[10**400, 0, 1, 1]), "expected numbers under bbox"),
         (lambda d: d["images"][1].update(height=-1), "got 320x-1 for image 3"),
         (lambda d: d["annotations"][0].update(area=-0.5), "no area below 0, got -0.5"),
         (lambda d: d["annotations"][0].update(bbox=[10, 10, -20, 30]), "no box side below 0, got -20"),
     ],
-    ids=["no width", "negative height", "negative area", "negative box"],
+    ids=[
+        "no width",
+        "too wide",
+        "huge height",
+        "huge id",
+        "huge area",
+        "huge box",
+        "negative height",
+        "negative area",
+        "negative box",
+    ],
 )
 def test_sizes_that_cannot_be_are_refused(change: Any, message: str, tmp_path: Path) -> None:
     data = document([person(7)])

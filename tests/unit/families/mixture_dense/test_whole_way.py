@@ -46,7 +46,9 @@ def test_it_trains_and_its_log_has_its_columns(run_folder: Path) -> None:
 
 def test_the_gate_measures_its_mixtures(run_folder: Path, crude_people: Path, tmp_path: Path) -> None:
     model = run_folder / "model.safetensors"
-    bundles = [export_checkpoint(model, tmp_path / target, target=target) for target in ("onnx", "openvino")]
+    bundles = [
+        export_checkpoint(model, tmp_path / target, ExportOptions(target)).path for target in ("onnx", "openvino")
+    ]
     found = check(bundles[1], bundles[0], crude_people, "train", limit=8, threads=1)
     assert found.verdict.held, found.verdict.sentence()
     findings = {finding.key: finding for finding in found.verdict.findings}
@@ -57,7 +59,7 @@ def test_the_gate_measures_its_mixtures(run_folder: Path, crude_people: Path, tm
 def test_other_weights_fall_at_the_gate(
     run_folder: Path, crude_people: Path, tmp_path: Path, artifacts: Artifacts
 ) -> None:
-    reference = export_checkpoint(run_folder / "model.safetensors", tmp_path / "onnx", target="onnx")
+    reference = export_checkpoint(run_folder / "model.safetensors", tmp_path / "onnx", ExportOptions("onnx")).path
     found = check(artifacts.of("mixture_dense").bundle("onnx"), reference, crude_people, "train", limit=4, threads=1)
     findings = {finding.key: finding for finding in found.verdict.findings}
     assert findings["nll"].held is False or findings["component_kl"].held is False
