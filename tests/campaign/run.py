@@ -1,0 +1,322 @@
+"""Bad inputs through every command: `python -m tests.campaign.run --count 1000 --seed 0`, or `--first 17 --count 1`.
+
+One warm process imports everything once and forks a child for each input; no engine is ever open in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Before the first fork, so that no child has to.
+import av
+import cv2
+import nncf
+import onnx
+import onnxruntime
+import openvino
+import timm
+import torch
+
+from mdpose_edge import cli
+from mdpose_edge.calib.dataset import open_calibration_set
+from tests.campaign.damage import damaged
+from tests.campaign.goods import COMMANDS, make_goods
+
+WARM = (av, nncf, onnx, onnxruntime, openvino, timm)
+LIMIT_BYTES = 2 * 10**9
+ADDRESSES_BYTES = 24 * 2**30
+"""Against what takes memory faster than it is watched; libraries reserve more addresses than they use."""
+SENTENCE_BYTES = 2000
+ONNXRUNTIMES = ".ses"
+"""What onnxruntime leaves among temporary files when a process imports it."""
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did: its exit code (negative: the signal that ended it), time, memory and words."""
+
+    code: int
+    seconds: float
+    peak_bytes: int
+    stopped: str | None
+    out: str
+    err: str
+
+
+def fork(work: Callable[[], int], folder: Path, limit_s: float = 180.0) -> Result:
+    """Run something in a child with a folder, temporary files and limits of its own."""
+    for name in ("tmp", "home"):
+        (folder / name).mkdir(parents=True)
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os._exit(_in_child(work, folder))
+    stopped, peak = None, 0
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            break
+        peak = max(peak, _resident_bytes(child))
+        if stopped is None and (time.monotonic() - start > limit_s or peak > LIMIT_BYTES):
+            stopped = f"{peak / 1e9:.1f} GB" if peak > LIMIT_BYTES else f"more than {limit_s:.0f} s"
+            os.kill(child, signal.SIGKILL)
+        time.sleep(POLL_S)
+    seconds = time.monotonic() - start
+    try:
+        os.killpg(child, signal.SIGKILL)  # what it started
+        stopped = stopped or "a process that outlived it"
+    except ProcessLookupError:
+        pass
+    texts = [(folder / name).read_text(errors="replace") for name in ("stdout.txt", "stderr.txt")]
+    return Result(os.waitstatus_to_exitcode(status), seconds, max(peak, usage.ru_maxrss * 1024), stopped, *texts)
+
+
+def _in_child(work: Callable[[], int], folder: Path) -> int:
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES_BYTES, ADDRESSES_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    os.environ.update(TMPDIR=str(folder / "tmp"), HOME=str(folder / "home"))
+    os.environ.pop("MDPOSE_EDGE_ENGINES", None)
+    tempfile.tempdir = None
+    case = folder / "case"
+    os.chdir(case if case.is_dir() else folder)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        code = work()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def _resident_bytes(process: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
+
+
+def run_words(words: list[str]) -> Callable[[], int]:
+    """Give what runs a command line."""
+
+    def work() -> int:
+        sys.argv = ["mdpose-edge", *words]
+        cli.main()
+        return 0
+
+    return work
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Give a digest of every file, and "folder" of every folder, by its path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        found[str(path.relative_to(folder))] = _digest(path) if path.is_file() else "folder"
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def faults_of(name: str, result: Result, before: dict[str, str], folder: Path, truth: Path) -> list[str]:
+    """List what a command must not have done."""
+    after = contents(folder / "case")
+    faults = [result.stopped] if result.stopped else []
+    if result.code not in (0, 1, 2):
+        faults.append(f"exit code {result.code}")
+    if "Traceback" in result.err or "Traceback" in result.out:
+        faults.append("a traceback")
+    if result.code == 2 and not _is_one_sentence(result.err):
+        faults.append("not one sentence")
+    if result.code == 1 and not (result.err + result.out).strip():
+        faults.append("exit code 1 without a word")
+    faults += [f"{path} is not what it was" for path in before if after.get(path) != before[path]]
+    new = [path for path in after if path not in before]
+    if result.code == 2:
+        faults += [f"{path} was left" for path in new if not any(Path(path).match(k) for k in COMMANDS[name].keeps)]
+    faults += [
+        f"{path} was left" for path in new if Path(path).name.startswith(".") or path.endswith((".tmp", ".part"))
+    ]
+    faults += [f"temporary {path.name} was left" for path in (folder / "tmp").iterdir()]
+    if result.code == 0:
+        faults += _wrong_values(folder / "case", new, before, truth)
+    return faults
+
+
+def _is_one_sentence(err: str) -> bool:
+    said = [line for line in err.splitlines() if line.startswith(("mdpose-edge: ", "Error: "))]
+    return len(said) == 1 and len(said[0]) < SENTENCE_BYTES
+
+
+def _wrong_values(case: Path, new: Iterable[str], before: dict[str, str], truth: Path) -> list[str]:
+    faults = []
+    for path in filter(lambda path: (case / path).is_file(), new):
+        try:
+            if path.endswith(".json"):
+                _read_strictly((case / path).read_text(errors="surrogateescape"))
+            elif path.endswith(".jsonl"):
+                for line in (case / path).read_text(errors="surrogateescape").splitlines():
+                    _read_strictly(line)
+            elif path == "out/set/calib.json":
+                open_calibration_set(case / "out" / "set")
+        except Exception as error:
+            faults.append(f"{path}: {type(error).__name__}: {error}")
+    if "out/r.csv" in new and (truth / "out" / "r.csv").is_file():
+        faults += _wrong_rows(case, before, truth)
+    return faults
+
+
+def _wrong_rows(case: Path, before: dict[str, str], truth: Path) -> list[str]:
+    """Compare the poses of the pictures that are as they were, where the model is too."""
+    same = [path for path, digest in contents(truth).items() if before.get(path) == digest and digest != "folder"]
+    if any(path.startswith("model/") and path not in same for path in contents(truth)):
+        return []
+    want, got = (_rows(folder / "out" / "r.csv") for folder in (truth, case))
+    pictures = [path for path in same if path.startswith("pictures/")]
+    return [f"the poses of {path} are others" for path in pictures if got.get(path) not in (want.get(path), None)]
+
+
+def _rows(path: Path) -> dict[str, list[list[str]]]:
+    rows: dict[str, list[list[str]]] = {}
+    with path.open(errors="surrogateescape", newline="") as file:
+        for row in csv.DictReader(file):
+            rows.setdefault(row["source"], []).append([v for k, v in row.items() if k not in ("frame", "time_s")])
+    return rows
+
+
+def _read_strictly(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@dataclass
+class Figures:
+    """Outcomes of a command's damaged inputs of one kind."""
+
+    codes: dict[int, int]
+    slowest_s: float = 0.0
+    peak_bytes: int = 0
+    faults: int = 0
+
+
+def campaign(seed: int, numbers: Iterable[int], work: Path, *, stop_at: float = math.inf) -> int:
+    """Run damaged inputs, print each fault with what reproduces it, and a table; give the number of faults."""
+    goods, truths = work / "goods", work / "truths"
+    goods.mkdir(parents=True)
+    made = fork(lambda: make_goods(goods) or 0, work / "making")
+    if made.code != 0:
+        raise SystemExit(f"the good inputs could not be made: {made.err}")
+    figures: dict[tuple[str, str], Figures] = {}
+    failed = tried = 0
+    for number in numbers:
+        if time.monotonic() > stop_at:
+            break
+        folder = work / str(number)
+        (folder / "case").mkdir(parents=True)
+        name, kind, told, words = damaged(folder / "case", goods, seed, number)
+        truth = _truth(name, goods, truths)
+        before = contents(folder / "case")
+        result = fork(run_words(words), folder, COMMANDS[name].limit_s)
+        faults = faults_of(name, result, before, folder, truth)
+        row = figures.setdefault((name, kind), Figures({}))
+        row.codes[result.code] = row.codes.get(result.code, 0) + 1
+        row.slowest_s, row.peak_bytes = max(row.slowest_s, result.seconds), max(row.peak_bytes, result.peak_bytes)
+        row.faults += bool(faults)
+        tried, failed = tried + 1, failed + bool(faults)
+        if faults:
+            last = (result.err.strip().splitlines() or [""])[-1]
+            print(f"FAULT --seed {seed} --first {number} --count 1 | {name} | {told} | {'; '.join(faults)} | {last}")
+            print(f"      {' '.join(words)[:300]!a}", flush=True)
+        else:
+            shutil.rmtree(folder)
+    print(f"{tried} inputs, {failed} faults")
+    print_table(figures)
+    return failed
+
+
+def _truth(name: str, goods: Path, truths: Path) -> Path:
+    """Run a command on the good inputs, once, where its poses are compared."""
+    folder = truths / name.replace(" ", "-")
+    case = folder / "case"
+    if name != "infer pictures" or case.exists():
+        return case
+    (case / "out").mkdir(parents=True)
+    for read in COMMANDS[name].reads:
+        shutil.copytree(goods / read, case / read)
+    result = fork(run_words(list(COMMANDS[name].words)), folder)
+    if result.code != 0:
+        raise SystemExit(f"{name} fails on good inputs: {result.err}")
+    return case
+
+
+def print_table(figures: dict[tuple[str, str], Figures]) -> None:
+    """Print the outcomes by command and kind of input, in Markdown."""
+    print("\n| command | damaged | 0 | 1 | 2 | else | faults | slowest, s | memory, MB |")
+    print(f"|{'---|' * 9}")
+    for (name, kind), row in sorted(figures.items()):
+        counts = [row.codes.get(code, 0) for code in (0, 1, 2)]
+        other = sum(row.codes.values()) - sum(counts)
+        cells = [name, kind, *counts, other, row.faults, f"{row.slowest_s:.1f}", f"{row.peak_bytes / 1e6:.0f}"]
+        print(f"| {' | '.join(map(str, cells))} |")
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="Start no input after so long.")
+    parser.add_argument("--shuffled", action="store_true", help="Not in order, so that a short run sees every command.")
+    parser.add_argument("--work", type=Path, help="Where the inputs of faults stay. Default: a new temporary folder.")
+    given = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="campaign-")) if given.work is None else given.work
+    numbers = list(range(given.first, given.first + given.count))
+    if given.shuffled:
+        random.Random(given.seed).shuffle(numbers)
+    failed = campaign(given.seed, numbers, work, stop_at=time.monotonic() + given.seconds)
+    if not failed:
+        shutil.rmtree(work)
+    sys.exit(int(failed > 0))
+
+
+if __name__ == "__main__":
+    main()
