@@ -35,6 +35,11 @@ SLOW, SLOW_EVERY = "doctor", 8
 """It starts every engine in a process of its own, and takes the place of other commands less often."""
 
 
+def is_slow(number: int) -> bool:
+    """Say whether a number means the slow command."""
+    return list(COMMANDS)[number % len(COMMANDS)] == SLOW and number // len(COMMANDS) % SLOW_EVERY == 0
+
+
 def kind_of(path: Path) -> str:
     """Name the kind of input that a file of the good ones is part of."""
     if path.parts[0] in ("data", "pictures") and path.suffix == ".json":
