@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +17,8 @@ from mdpose_edge.errors import MdposeError, OutputError
 
 _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 """How Python's tempfile begins to say so."""
+_LOOKS = 5
+"""A folder that another run is just replacing is neither there nor absent while one looks."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -73,7 +75,7 @@ def check_replaceable(out: Path, *, kind: str, is_own: Callable[[Path], bool], e
     Raises:
         error: `out` holds something else.
     """
-    if not out.exists() or (out.is_dir() and is_own(out)):
+    if any((out.is_dir() and is_own(out)) or not out.exists() for _ in range(_LOOKS)):
         return
     got = f"a directory that is no {kind}" if out.is_dir() else "a file"
     raise error(str(out), expected=f"a new path or an earlier {kind}", got=got, do="remove it or choose another path")
@@ -193,8 +195,14 @@ def sync_to_disk(path: Path) -> None:
 
 
 def name_text(name: str | Path) -> str:
-    """Return a file's name as text that can be written: bytes that are not UTF-8 become escapes."""
-    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    """Give a file's name as text that can be written: bytes that are not UTF-8 become escapes.
+
+    A name that is UTF-8 stays itself where the locale is another, and Python took its bytes for what they are not.
+    """
+    text = str(name)
+    with suppress(UnicodeEncodeError):  # not from this file system: an annotation's, or an address
+        text = os.fsencode(text).decode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def visible_files(folder: Path) -> set[str]:
@@ -220,16 +228,29 @@ def file_sha256(path: Path) -> str:
 
 
 def _move_into_place(temporary: Path, out: Path) -> None:
-    if not out.exists():
-        temporary.rename(out)
+    """Give a folder its name, whatever has it; of several that want it at the same time, the last keeps it."""
+    while True:
+        old = _moved_aside(out)
+        try:
+            temporary.rename(out)
+        except OSError as failure:
+            if failure.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another run's came between
+                if old is not None:
+                    shutil.rmtree(old)
+                continue
+            if old is not None:
+                old.rename(out)
+            raise
+        if old is not None:
+            shutil.rmtree(old)
         return
-    old = out.rename(_sibling(out))
+
+
+def _moved_aside(out: Path) -> Path | None:
     try:
-        temporary.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
+        return out.rename(_sibling(out))
+    except FileNotFoundError:
+        return None
 
 
 def _sibling(path: Path) -> Path:

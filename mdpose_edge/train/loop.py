@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from mdpose_edge.common.files import file_sha256, write_whole
+from mdpose_edge.common.sole import sole_writer
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import locate, training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
@@ -87,6 +88,7 @@ def train(
         DataError: the data cannot be read.
         CheckpointError: nothing to resume from, the checkpoint is of another configuration, or none can be written.
         TrainingError: the loss is not finite or has diverged, or another process failed.
+        OutputError: another run writes into `out`.
     """
     with joined_world() as world, StopSignal() as stop, ExitStack() as stack:
         run = _Run(config, data_dir, out, split, resume, validation, world, stack, note, stop)
@@ -151,6 +153,7 @@ class _Run:
         with world.together():
             if world.is_main:
                 out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(sole_writer(out))
                 remove_leftovers(out)
                 text = CONFIG_HEAD + yaml.safe_dump(config.to_dict(), sort_keys=False)
                 write_whole(out / CONFIG_FILE, text.encode())

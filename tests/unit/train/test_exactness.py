@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mdpose_edge.checkpoint import read_checkpoint
-from mdpose_edge.errors import CheckpointError, ConfigError
+from mdpose_edge.errors import CheckpointError, ConfigError, OutputError
 from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.config import ScheduleConfig
 from mdpose_edge.train.log import read_csv
@@ -159,3 +159,18 @@ def test_average_is_exponential_and_is_what_the_model_holds(crude_people: Path, 
     assert not torch.equal(model.weights["head.mu.bias"], seen[2])
     assert model.weights_are == "exponential moving average of the weights, decay 0.75"
     assert (tmp_path / "run" / CONFIG_FILE).is_file()
+
+
+def test_a_run_that_goes_on_keeps_its_folder(crude_people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def go_on_twice(progress: TrainProgress) -> None:
+        if progress.iteration != 6:
+            return
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        with pytest.raises(OutputError, match=r"run: expected a folder of this run's own, got another run's"):
+            train(tiny_config(**SMALL), crude_people, out, resume=True)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+    train(tiny_config(**SMALL), crude_people, out, report=go_on_twice)
+    assert (out / MODEL_FILE).is_file()

@@ -1,0 +1,63 @@
+"""One run at a time writes into a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mdpose_edge.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows locks no folders
+    fcntl = None  # type: ignore[assignment]
+
+_held: set[int] = set()
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process until the block ends; the system ends it with a process that dies.
+
+    Nothing is written for it. Where folders cannot be locked, on Windows and on some network file systems, several
+    get in.
+
+    Args:
+        folder: exists.
+
+    Raises:
+        OutputError: another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if handle is not None:
+            _held.add(handle)
+            _lock(handle, folder)
+        yield
+    finally:
+        if handle is not None:
+            _held.discard(handle)
+            os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        do = "wait for its end, or choose another path"
+        raise OutputError(str(folder), expected="a folder of this run's own", got="another run's", do=do) from error
+    except OSError:  # no locks there
+        return
+
+
+def _let_go() -> None:
+    """Close what a fork copied: a worker that outlives a killed run would keep the folder from the next."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
