@@ -299,7 +299,7 @@ def _completed(annotation: Any, category_id: int | None, num_keypoints: int) -> 
 
 
 def whole_number(value: Any) -> int | None:
-    """Return a number that is whole, as an int; None for anything else, true and false and what is too large included."""
+    """Return a number that is whole, as an int; None for anything else, bools and what is too large included."""
     if isinstance(value, bool) or not is_number(value) or not float(value).is_integer():
         return None
     return int(value)
