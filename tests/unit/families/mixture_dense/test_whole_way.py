@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime")
 from mdpose_edge.check.gate import check
 from mdpose_edge.checkpoint import read_checkpoint
 from mdpose_edge.export.bundle import export_checkpoint
+from mdpose_edge.export.options import ExportOptions
 from mdpose_edge.families.mixture_dense.training import FAMILY
 from mdpose_edge.nvdla.dry_run import dry_run, load_source
 from mdpose_edge.train.config import read_config
