@@ -66,8 +66,11 @@ def joint_nll(
     for person, (points, seen) in enumerate(zip(keypoints_xy, labelled, strict=True)):
         scale = scales[:, seen]
         distance = np.abs(points[seen] - means[:, seen]) / scale
-        cost = distance + np.log(2.0) if mixture.law == "laplace" else 0.5 * (distance**2 + np.log(2.0 * np.pi))
-        nll[person] = -_log_sum_exp(weights - (cost + np.log(scale)).sum(axis=(1, 2)))
+        if mixture.law == "laplace":
+            cost = distance + np.log(2.0 * scale)
+        else:
+            cost = 0.5 * distance**2 + np.log(np.sqrt(2.0 * np.pi) * scale)
+        nll[person] = -_log_sum_exp(weights - cost.sum(axis=(1, 2)))
     return nll
 
 
