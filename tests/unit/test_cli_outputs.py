@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,6 +42,48 @@ def test_a_system_that_takes_no_more_bytes_is_one_sentence(
     assert done.returncode == 2 and len(sentences) == 1 and "Traceback" not in done.stderr
     assert "expected a place to write" in sentences[0] and "free some space" in sentences[0]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("infer", "BUNDLE", "a.png", "--out", "painted"),
+        ("infer", "BUNDLE", "a.png", "--out", "painted", "--json", "poses.json"),
+        ("infer", "BUNDLE", "a.png", "--track", "--out", "painted"),
+        ("infer", "BUNDLE", "a.png", "--jsonl", "lines.jsonl"),
+        ("infer", "BUNDLE", "a.png", "--csv", "rows.csv"),
+        ("infer", "BUNDLE", "a.png", "--coco", "results.json"),
+        ("data", "check", "data", "--out", "sheet.png"),
+        ("data", "check", "data", "--json", "faults.json"),
+        ("calib", "make", "--data", "data/val2017", "--out", "set", "--like", "BUNDLE", "--num", "1", "--allow-few"),
+        ("eval", "BUNDLE", "--data", "data", "--results", "results.json"),
+        ("eval", "BUNDLE", "--data", "data", "--json", "figures.json"),
+        ("check", "BUNDLE", "--data", "data", "--record", "recording.npz"),
+        ("bench", "BUNDLE", "--frames", "1", "--warmup", "1", "--json", "bench.json"),
+        ("nvdla", "BUNDLE", "--json", "nvdla.json"),
+        ("triton", "BUNDLE", "--out", "repository"),
+        ("models", "--json", "models.json"),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_is_one_sentence_whatever_is_written(
+    run: Run, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = artifacts.bundle("onnx")
+    write_image(Path("a.png"), np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    write_split(tmp_path / "data", document([person(7), person(3)]), "val")
+    before = sorted(path for path in Path().rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        code, _, error = run(*(str(bundle) if word == "BUNDLE" else word for word in command))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    sentences = [line for line in error.splitlines() if line.startswith("mdpose-edge:")]
+    assert code == 2 and len(sentences) == 1 and "Traceback" not in error, error
+    assert re.search("expected a (place to write|folder for them)", sentences[0]), sentences
+    assert sorted(path for path in Path().rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,35 @@ def test_training_in_a_small_shared_memory_is_one_sentence(crude_people: Path, t
     )
     assert "0 MiB of shared memory free" in told and "--shm-size" in told and "workers=0" in told
     assert "Traceback" not in done.stderr
+
+
+SPAWNED = """
+import multiprocessing, sys
+from contextlib import closing
+from pathlib import Path
+from mdpose_edge.families.mdpose.network import make_spec
+from mdpose_edge.train.data import training_batches
+from tests.unit.train.crude_people import tiny_config
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sums = []
+    for workers in (0, 1):
+        config = tiny_config(workers=workers)
+        spec = make_spec(config.network, config.input.spec())
+        with closing(training_batches(config, spec, Path(sys.argv[1]), "train")(10)) as batches:
+            sums.append([int(batch.images.sum()) for batch in batches])
+    assert len(sums[0]) == 2 and sums[0] == sums[1], sums
+"""
+
+
+@pytest.mark.long
+def test_workers_that_are_spawned_read_the_same(crude_people: Path, tmp_path: Path) -> None:
+    """As on Windows and macOS: everything that a worker needs is pickled."""
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, script, crude_people], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
