@@ -22,6 +22,8 @@ MADE_BY_KEY = "made_by"
 STDOUT = "-"
 
 _HEAD_BYTES = 4096
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""As a path has it, which makes one slash of two; one letter before the colon is a drive."""
 _TEXTS = (
     re.compile(rb'\{\s*"' + MADE_BY_KEY.encode() + rb'":\s*"' + MADE_BY.encode()),
     re.compile(rb'\[\s*(\]|\{"image_id": -?\d+, "category_id": -?\d+, "keypoints": \[)'),  # COCO results
@@ -47,8 +49,8 @@ def check_outputs(
         force: True lets an output replace a file that no command here made; never one that is read.
 
     Raises:
-        OutputError: a file is read by the command, lies in a folder that it reads, would break the bundle or the
-            calibration set around it, is not of our making, or is named twice.
+        OutputError: a URL is named; a file is read by the command, lies in a folder that it reads, would break the
+            bundle or the calibration set around it, is not of our making, or is named twice.
     """
     sources = [Path(found) for given in inputs if given is not None for found in glob.glob(str(given))]
     taken: dict[Path, str] = {}
@@ -56,6 +58,8 @@ def check_outputs(
         if name is None or str(name) == STDOUT or Path(name).is_dir():
             continue
         path = Path(name)
+        if _URL.match(str(path)):
+            raise OutputError(option, expected="a file or a folder", got=f"a URL, {name}", do="name a path")
         if path.exists() and not path.is_file():
             continue
         first = taken.setdefault(path.resolve(), option)

@@ -238,3 +238,14 @@ def test_the_gates_page_is_not_put_into_the_bundle(run: Run, tmp_path: Path) -> 
     code, _, error = run(*words, "--report", tmp_path / "b" / "page")
     assert code == 2 and "--report: expected a place apart from --out" in error
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--json", "--csv"])
+def test_an_output_is_no_url(
+    run: Run, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(Path("picture.png"), np.zeros((8, 8, 3), np.uint8))
+    code, out, error = run("infer", artifacts.bundle("onnx"), "picture.png", option, "http://127.0.0.1:9/x.mp4")
+    assert (code, out) == (2, "") and f"{option}: expected a file or a folder, got a URL" in error
+    assert os.listdir() == ["picture.png"]
