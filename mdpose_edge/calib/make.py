@@ -110,7 +110,7 @@ def make_calibration_set(
     with write_folder(Path(out), kind="calibration set", is_own=is_calibration_set, error=CalibrationError) as folder:
         taken = _Taken()
         inputs = _read_inputs({name: candidates[name] for name in order}, spec, num, taken)
-        _write_inputs(folder / INPUTS_FILE, inputs, (num, spec.height, spec.width, 3), progress)
+        _write_inputs(folder / INPUTS_FILE, inputs, (num, spec.height, spec.width, 3), progress, out=Path(out))
         if len(taken.images) < num:
             found = f"{len(taken.images)} ({len(taken.skipped)} unreadable, {taken.duplicates} the same as another)"
             raise _too_few(data, num, len(taken.images), found)
@@ -191,9 +191,9 @@ def _check_skipped(folder: Path, skipped: list[SkippedImage], num: int) -> None:
 
 
 def _write_inputs(
-    path: Path, inputs: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], progress: Progress | None
+    path: Path, inputs: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], progress: Progress | None, *, out: Path
 ) -> None:
-    """Write an .npy file row by row; through a memory map, a full disk would kill the process."""
+    """Write an .npy file of the set `out` row by row; through a memory map, a full disk would kill the process."""
     try:
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -203,7 +203,7 @@ def _write_inputs(
                     progress(done, shape[0])
     except OSError as error:
         got, do = f"the system's answer: {error.strerror}", "make room, or choose another path"
-        raise CalibrationError(str(path.parent), expected="room for the inputs", got=got, do=do) from error
+        raise CalibrationError(str(out), expected="a place to write the inputs", got=got, do=do) from error
 
 
 def _record(source: str, seed: int, input_format: InputFormat, taken: _Taken) -> CalibrationRecord:

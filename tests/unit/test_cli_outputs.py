@@ -83,6 +83,7 @@ def test_a_full_disk_is_one_sentence_whatever_is_written(
     sentences = [line for line in error.splitlines() if line.startswith("mdpose-edge:")]
     assert code == 2 and len(sentences) == 1 and "Traceback" not in error, error
     assert re.search("expected a (place to write|folder for them)", sentences[0]), sentences
+    assert not re.search(r"/\.\w+\.\w{6,}", sentences[0])  # no temporary folder, which is gone
     assert sorted(path for path in Path().rglob("*")) == before
 
 

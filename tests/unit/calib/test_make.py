@@ -175,7 +175,9 @@ def test_a_full_disk_is_one_sentence(few: Path, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     try:
-        with pytest.raises(CalibrationError, match="room for the inputs, got the system's answer: File too large"):
+        with pytest.raises(
+            CalibrationError, match="a place to write the inputs, got the system's answer: File too large"
+        ):
             make(few, tmp_path / "calib", 10)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
