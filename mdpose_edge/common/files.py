@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -19,6 +20,8 @@ _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 """How Python's tempfile begins to say so."""
 _LOOKS = 5
 """A folder that another run is just replacing is neither there nor absent while one looks."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""As a path has it, which makes one slash of two; one letter before the colon is a drive."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -63,6 +66,21 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def refuse_url(out: str | Path, *, where: str, error: type[MdposeError]) -> None:
+    """Refuse an output that is named by a URL, of which a folder of the scheme's name would be made.
+
+    Args:
+        out: the path.
+        where: what the message begins with: the option, or the path itself.
+        error: the MdposeError to raise.
+
+    Raises:
+        error: `out` begins with a scheme.
+    """
+    if _URL.match(str(Path(out))):
+        raise error(where, expected="a file or a folder", got=f"a URL, {out}", do="name a path")
+
+
 def check_replaceable(out: Path, *, kind: str, is_own: Callable[[Path], bool], error: type[MdposeError]) -> None:
     """Refuse a place that `write_folder` would refuse, for callers whose work is long.
 
@@ -73,8 +91,9 @@ def check_replaceable(out: Path, *, kind: str, is_own: Callable[[Path], bool], e
         error: the MdposeError to raise.
 
     Raises:
-        error: `out` holds something else.
+        error: `out` holds something else, or is a URL.
     """
+    refuse_url(out, where=str(out), error=error)
     if any((out.is_dir() and is_own(out)) or not out.exists() for _ in range(_LOOKS)):
         return
     got = f"a directory that is no {kind}" if out.is_dir() else "a file"
@@ -101,8 +120,8 @@ def write_folder(out: Path, *, kind: str, is_own: Callable[[Path], bool], error:
     Raises:
         error: `out` holds something else, or cannot be written.
     """
-    out = out.resolve()
     check_replaceable(out, kind=kind, is_own=is_own, error=error)
+    out = out.resolve()
     temporary = _sibling(out)
     try:
         temporary.mkdir(parents=True)

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mdpose_edge.common.files import refuse_url
 from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.errors import OutputError
 
@@ -22,8 +23,6 @@ MADE_BY_KEY = "made_by"
 STDOUT = "-"
 
 _HEAD_BYTES = 4096
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""As a path has it, which makes one slash of two; one letter before the colon is a drive."""
 _TEXTS = (
     re.compile(rb'\{\s*"' + MADE_BY_KEY.encode() + rb'":\s*"' + MADE_BY.encode()),
     re.compile(rb'\[\s*(\]|\{"image_id": -?\d+, "category_id": -?\d+, "keypoints": \[)'),  # COCO results
@@ -57,9 +56,8 @@ def check_outputs(
     for option, name in outputs.items():
         if name is None or str(name) == STDOUT or Path(name).is_dir():
             continue
+        refuse_url(name, where=option, error=OutputError)
         path = Path(name)
-        if _URL.match(str(path)):
-            raise OutputError(option, expected="a file or a folder", got=f"a URL, {name}", do="name a path")
         if path.exists() and not path.is_file():
             continue
         first = taken.setdefault(path.resolve(), option)

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mdpose_edge.common.files import refuse_url
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import COCO_KEYPOINTS
@@ -86,7 +87,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Return a folder with annotations/ to write into, which takes the name `out` when the block ends well.
 
     Raises:
-        DataError: `out` exists and is not an empty folder.
+        DataError: `out` exists and is not an empty folder, or is a URL.
     """
     _check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +114,7 @@ def _check_counts(train_images: int, val_images: int, seed: int, workers: int) -
 
 
 def _check_out(out: Path) -> None:
+    refuse_url(out, where=str(out), error=DataError)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         got = "a folder with files in it" if out.is_dir() else "a file"
         raise DataError(str(out), expected="a new or empty folder", got=got, do="choose another or remove it")

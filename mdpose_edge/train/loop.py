@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from mdpose_edge.common.files import file_sha256, write_whole
+from mdpose_edge.common.files import file_sha256, refuse_url, write_whole
 from mdpose_edge.common.sole import sole_writer
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import locate, training_keypoints
@@ -276,9 +276,10 @@ class _Run:
 
 
 def _resumes(out: Path, resume: bool | Literal["auto"], world: World) -> bool:
-    """Decide, in the main process and for all, whether the run goes on; refuse a folder that holds another."""
+    """Decide, in the main process and for all, whether the run goes on; refuse a URL or another's folder."""
 
     def decide() -> bytes:
+        refuse_url(out, where=str(out), error=ConfigError)
         goes_on = (out / RESUME_FILE).is_file() if resume == "auto" else resume
         if resume != "auto" or (out / MODEL_FILE).is_file():  # a run killed before its first checkpoint has a log
             check_folder(out, goes_on)

@@ -19,6 +19,8 @@ from tests.artifacts import Artifacts
 from tests.command import Run, command_runner
 from tests.unit.tiny_coco import document, person, write_split
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
@@ -250,3 +252,31 @@ def test_an_output_is_no_url(
     code, out, error = run("infer", artifacts.bundle("onnx"), "picture.png", option, "http://127.0.0.1:9/x.mp4")
     assert (code, out) == (2, "") and f"{option}: expected a file or a folder, got a URL" in error
     assert os.listdir() == ["picture.png"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("synth", "images", "OUT", "--images", "2"),
+        ("synth", "video", "OUT", "--seconds", "1"),
+        ("train", "CONFIG", "--data", "data", "--out", "OUT"),
+        ("export", "CHECKPOINT", "--target", "onnx", "--out", "OUT"),
+        ("calib", "make", "--data", "data/val2017", "--out", "OUT", "--like", "BUNDLE", "--num", "1", "--allow-few"),
+        ("triton", "BUNDLE", "--out", "OUT"),
+    ],
+)
+def test_a_folder_to_write_is_no_url(
+    run: Run, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        write_split(tmp_path / "data", document([person(1)]), split)
+    named = {
+        "OUT": "s3://place/out",
+        "BUNDLE": str(artifacts.bundle("onnx")),
+        "CHECKPOINT": str(artifacts.checkpoint()),
+        "CONFIG": str(CONFIGS / "finetune.yaml"),
+    }
+    code, out, error = run(*(named.get(word, word) for word in words))
+    assert (code, out) == (2, "") and "expected a file or a folder, got a URL, s3:/" in error
+    assert os.listdir() == ["data"]
