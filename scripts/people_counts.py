@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.evaluate import EVAL_DECODE
+from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.poses import Poses
+from mdpose_edge.runtimes.registry import read_model_spec
 
-THRESHOLD, MATCH_OKS = 0.3, 0.5
+MATCH_OKS = 0.5
 BINS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -33,8 +34,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     args = parser.parse_args()
     split = load_split(args.data, "val")
-    with PoseEstimator(args.model, decode=EVAL_DECODE) as estimator:
+    decode = evaluation_options(read_model_spec(args.model).family)
+    with PoseEstimator(args.model, decode=decode) as estimator:
         sigmas = np.asarray(estimator.spec.keypoints.sigmas)
+        threshold = estimator.spec.decode.score_threshold
         found = [_look(estimator, split, row) for row in range(len(split.images))]
     annotated = np.array([(~split.persons(row).iscrowd).sum() for row in range(len(found))])
     counted = np.array([not split.persons(row).iscrowd.any() for row in range(len(found))])
@@ -42,7 +45,7 @@ def main() -> None:
     error = np.abs(expected - annotated)[counted]
     print(f"count: {counted.sum()} pictures, {annotated[counted].sum()} people, {expected[counted].sum():.0f} expected")
     print(f"mean absolute error {error.mean():.2f}; {np.mean(error[annotated[counted] <= 1]):.2f} where 0 or 1 are")
-    _print_empty([poses for (_, poses), number in zip(found, annotated, strict=True) if number == 0])
+    _print_empty([poses for (_, poses), number in zip(found, annotated, strict=True) if number == 0], threshold)
     _print_bins([_matched(split, row, poses, sigmas) for row, (_, poses) in enumerate(found)])
 
 
@@ -52,7 +55,7 @@ def _look(estimator: PoseEstimator, split: CocoSplit, row: int) -> tuple[float, 
     geometry = estimator.preprocess(frame, images[0])
     heads = estimator.infer(images, out={})
     raw = np.concatenate([heads[name].ravel() for name in heads if name.startswith("o_")]).astype(np.float64)
-    return float((1 / (1 + np.exp(-raw))).sum()), estimator.decode(heads, geometry)
+    return float(np.exp(-np.logaddexp(0, -raw)).sum()), estimator.decode(heads, geometry)
 
 
 def _matched(split: CocoSplit, row: int, poses: Poses, sigmas: NDArray[np.float64]) -> list[tuple[float, bool]]:
@@ -82,15 +85,15 @@ def _inside(keypoints: NDArray[np.float32], box: NDArray[np.float32]) -> bool:
     return bool(box[0] <= x <= box[0] + box[2] and box[1] <= y <= box[1] + box[3])
 
 
-def _print_empty(empty: list[Poses]) -> None:
+def _print_empty(empty: list[Poses], threshold: float) -> None:
     if not empty:
         print("pictures without people: none")
         return
     best = np.array([poses.scores.max(initial=0) for poses in empty])
-    alarms = sum(int((poses.scores > THRESHOLD).sum()) for poses in empty)
+    alarms = sum(int((poses.scores > threshold).sum()) for poses in empty)
     print(
         f"pictures without people: {len(empty)}, best score {np.median(best):.2f} in the median, {best.max():.2f} at "
-        f"most; {alarms / len(empty):.2f} poses above {THRESHOLD} a picture"
+        f"most; {alarms / len(empty):.2f} poses above {threshold} a picture"
     )
 
 
