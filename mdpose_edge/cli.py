@@ -38,7 +38,7 @@ from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.errors import GateError, MdposeError
 
 app = typer.Typer(
-    help="Multi-person pose estimation on edge devices: train, export, run and check MDPose.",
+    help="Multi-person pose estimation on edge devices: train, export, run and check.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

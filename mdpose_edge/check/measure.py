@@ -22,7 +22,7 @@ from mdpose_edge.check.measures.shift import ShiftMeasure
 from mdpose_edge.check.sides import Artifact, Side
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.families.measure import Finding, Histogram, Measure, Measured, ObservedImage, Truth
-from mdpose_edge.families.registry import make_measures
+from mdpose_edge.families.registry import make_measures, sigma_law
 from mdpose_edge.poses import Poses
 
 
@@ -113,7 +113,7 @@ def _measures(
         measures.append(CalibrationMeasure(casts, limits.calibration))
     if images.split is not None:
         measures.append(AccuracyMeasure(images.split, len(images), sigmas, limits.accuracy))
-        measures.append(CoverageMeasure(sigmas, limits.coverage))
+        measures.append(CoverageMeasure(sigmas, sigma_law(spec.family), limits.coverage))
     measures.append(ScoreMeasure(spec.decode.score_threshold, sigmas, limits.scores))
     measures.append(ShiftMeasure(sigmas, limits.shift))
     return outputs, [*measures, outputs, *make_measures(spec, reference.spec)]

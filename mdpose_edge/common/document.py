@@ -64,9 +64,9 @@ class DocumentFormat(Generic[T]):
             got = f"none that can be read: {failure}"
             raise self.error(where, expected="JSON", got=got, do=self.if_damaged) from failure
         version = data.get(self.version_key) if isinstance(data, dict) else None
-        if version in self.upgrades:
+        if type(version) is int and version in self.upgrades:  # true and 1.0 are no versions
             data = self._upgraded(data, where)
-        elif version != self.version:
+        elif type(version) is not int or version != self.version:
             expected, do = f"{self.version_key} {self.version}", f"update mdpose-edge, or {self.if_other_version}"
             raise self.error(where, expected=expected, got=str(version), do=do)
         return read_dataclass(self.document, data, where=where, error=self.error, defaults=False)
@@ -77,7 +77,8 @@ class DocumentFormat(Generic[T]):
             return {**self.upgrades[version](data), self.version_key: self.version}
         except (KeyError, TypeError, AttributeError) as failure:
             expected = f"the keys of {self.version_key} {version}"
-            raise self.error(where, expected=expected, got=repr(failure), do=self.if_damaged) from failure
+            got = f"no {failure}" if isinstance(failure, KeyError) else "a value of another kind"
+            raise self.error(where, expected=expected, got=got, do=self.if_damaged) from failure
 
 
 def document_json(document: Any) -> str:

@@ -214,7 +214,7 @@ def sync_to_disk(path: Path) -> None:
 
 
 def name_text(name: str | Path) -> str:
-    """Give a file's name as text that can be written: bytes that are not UTF-8 become escapes.
+    """Return a file's name as text that can be written: bytes that are not UTF-8 become escapes.
 
     A name that is UTF-8 stays itself where the locale is another, and Python took its bytes for what they are not.
     """

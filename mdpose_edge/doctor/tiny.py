@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 def tiny_spec() -> ModelSpec:
-    """Describe the model: two keypoints, one level of 2 x 2 cells."""
+    """Describe the model: two keypoints, three heads of 2 x 2 cells, whose names say nothing."""
     return ModelSpec(
         family="none: nothing decodes it",
         network={},

@@ -13,6 +13,7 @@ from types import ModuleType
 from mdpose_edge.errors import SpecError
 from mdpose_edge.families.base import Decoder, Training
 from mdpose_edge.families.measure import Distance, Measure
+from mdpose_edge.families.mixture import Law
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
 FAMILIES = {"mdpose": "mdpose_edge.families.mdpose", "mixture_dense": "mdpose_edge.families.mixture_dense"}
@@ -53,6 +54,16 @@ def evaluation_options(family: str) -> DecodeSpec:
     return options
 
 
+def sigma_law(family: str) -> Law:
+    """Return what a family's coordinates are distributed by around its keypoints; Gaussians where it does not say.
+
+    Raises:
+        SpecError: this version has no such family.
+    """
+    law: Law = getattr(family_module(family, "decode"), "LAW", "gaussian")
+    return law
+
+
 def make_measures(candidate: ModelSpec, reference: ModelSpec | None) -> tuple[Measure, ...]:
     """Return the measures of the candidate's own family for a check; none where the family has no measures.py.
 
@@ -70,14 +81,15 @@ def make_measures(candidate: ModelSpec, reference: ModelSpec | None) -> tuple[Me
 
 
 def make_distance(spec: ModelSpec) -> Distance | None:
-    """Return the family's own distance between two artifacts, or None where the family has no measures.py.
+    """Return the family's own distance between two artifacts, or None where its measures.py is absent or has none.
 
     Raises:
         SpecError: this version has no such family.
     """
     if not _has_part(spec.family, "measures"):
         return None
-    distance: Distance | None = family_module(spec.family, "measures").distance(spec)
+    make = getattr(family_module(spec.family, "measures"), "distance", None)
+    distance: Distance | None = None if make is None else make(spec)
     return distance
 
 

@@ -12,7 +12,7 @@ import yaml
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.common.yaml_files import load_yaml
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.registry import training_of
+from mdpose_edge.families.registry import FAMILIES, training_of
 from mdpose_edge.spec import InputSpec
 
 
@@ -171,6 +171,8 @@ class TrainConfig:
     """The run stops as diverged when its mean loss is so far above that of its start; nats where it is a likelihood."""
 
     def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ConfigError("family", expected=f"one of {', '.join(FAMILIES)}", got=self.family, do="correct it")
         training = training_of(self.family)
         for key, kind in (("network", training.network_config), ("loss", training.loss_config)):
             if getattr(self, key) is None:

@@ -24,7 +24,7 @@ from mdpose_edge.common.files import check_replaceable, file_sha256, visible_fil
 from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.progress import Progress, no_progress
 from mdpose_edge.errors import ConfigError, ExportError
-from mdpose_edge.families.registry import family_module
+from mdpose_edge.families.registry import family_module, make_decoder
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.triton import config, server_model
 from mdpose_edge.triton.batch import check_batches, write_dynamic_onnx, write_dynamic_openvino
@@ -104,6 +104,7 @@ def write_repository(
     report(0, len(_STEPS), _STEPS[0])
     source, out = open_bundle(bundle), Path(out)
     backend = _backend(source)
+    make_decoder(source.spec)  # a family that nobody here decodes is refused before the graph is written
     with write_folder(out, kind="repository", is_own=_is_repository, error=ExportError) as directory:
         report(1, len(_STEPS), _STEPS[1])
         version = _version_folder(directory, options.graph)

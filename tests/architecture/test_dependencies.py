@@ -12,12 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.package import PACKAGE, REPOSITORY
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.architecture.package import PACKAGE, PYPROJECT
 
 OF_THE_SERVER = {"triton_python_backend_utils"}
 """Imported inside Triton's own Python alone."""
@@ -54,7 +49,7 @@ def normalised(requirement: str) -> str:
 @cache
 def declared(extra: str | None) -> frozenset[str]:
     """Give the distributions that an extra brings, with those of the bare install; None is the latter alone."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    project = PYPROJECT["project"]
     found = {normalised(requirement) for requirement in project["dependencies"]}
     for requirement in project["optional-dependencies"][extra] if extra else ():
         own = re.match(rf"{project['name']}\[(.*)\]", requirement)
@@ -71,7 +66,7 @@ def distributions_of(module: str) -> frozenset[str]:
 
 
 def test_every_import_is_declared() -> None:
-    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = PYPROJECT["project"]["optional-dependencies"]
     everything = frozenset[str]().union(*map(declared, extras))
     modules = {module for module, _ in third_party()}
     assert modules > {"numpy", "cv2", "torch", "rich"}

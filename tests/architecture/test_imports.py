@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.package import DEVICE_MODULES, MODULES, OPTIONAL_PACKAGES, PACKAGE, REPOSITORY, module_name
+from mdpose_edge.families.registry import FAMILIES
+from tests.architecture.package import (
+    DEVICE_MODULES,
+    MODULES,
+    OPTIONAL_PACKAGES,
+    PACKAGE,
+    PYPROJECT,
+    REPOSITORY,
+    module_name,
+)
 
 TRAINING_PACKAGES = {"torch", "torchvision", "timm"}
 HEAVY_PACKAGES = {*OPTIONAL_PACKAGES, "cv2", "numpy"}
@@ -43,6 +52,13 @@ def test_import_contracts_hold() -> None:
         [lint_imports, "--no-cache", "--no-logo"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_family_is_named_where_it_must_be() -> None:
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    (held,) = (contract["protected_modules"] for contract in contracts if contract["id"] == "families")
+    folders = {f"mdpose_edge.families.{path.parent.name}" for path in (PACKAGE / "families").glob("*/__init__.py")}
+    assert set(held) == set(FAMILIES.values()) == folders
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -67,7 +67,7 @@ def test_version_1_is_read():
     old |= {**constants, "outputs": list(spec.outputs), "spec_version": 1}
     assert ModelSpec.from_json(json.dumps(old)) == spec
     del old["levels"]
-    with pytest.raises(SpecError, match="bundle: expected the keys of spec_version 1, got KeyError"):
+    with pytest.raises(SpecError, match="bundle: expected the keys of spec_version 1, got no 'levels'; "):
         ModelSpec.from_json(json.dumps(old), "bundle")
 
 
@@ -111,6 +111,11 @@ def test_a_missing_key_is_an_error_even_where_it_has_a_default(path):
         ("files", [], "a table at files"),
         ("spec_version", SPEC_VERSION + 1, f"expected spec_version {SPEC_VERSION}, got {SPEC_VERSION + 1}; update"),
         ("spec_version", None, "got None"),
+        ("spec_version", [], r"got \[\]"),
+        ("spec_version", {}, r"got \{\}"),
+        ("spec_version", True, "got True"),
+        ("spec_version", 1.0, r"got 1\.0"),
+        ("spec_version", float(SPEC_VERSION), rf"got {SPEC_VERSION}\.0"),
     ],
 )
 def test_a_wrong_value_is_an_error_in_the_words_of_its_key(path, value, message):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.check.matching import match
 from mdpose_edge.families.measure import Finding, Measured, ObservedImage, Pair, Truth
+from mdpose_edge.families.mixture import Law
 from mdpose_edge.oks import oks_matrix
 from mdpose_edge.poses import Poses
 
 GROUP = "Uncertainty"
 CENTRAL_SHARES = (0.5, 0.9)
-"""Of a Laplace distribution: the intervals whose coverage is measured."""
+"""Of the errors' distribution: the intervals whose coverage is measured."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class CoverageMeasure:
 
     Args:
         sigmas: the keypoints' OKS constants.
+        law: what the family says that a coordinate is distributed by.
         limits: on the change.
     """
 
-    def __init__(self, sigmas: Sequence[float], limits: CoverageLimits) -> None:
-        self._sigmas, self._limits = sigmas, limits
+    def __init__(self, sigmas: Sequence[float], law: Law, limits: CoverageLimits) -> None:
+        self._sigmas, self._law, self._limits = sigmas, law, limits
         self._ratios: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
 
     def add(self, image: ObservedImage) -> None:
@@ -50,7 +53,8 @@ class CoverageMeasure:
         """Return what was found: see `Measure`."""
         ratios = [np.concatenate(side) for side in self._ratios]
         shares = {
-            share: Pair(*(coverage(side, share) if len(side) else None for side in ratios)) for share in CENTRAL_SHARES
+            share: Pair(*(coverage(side, share, self._law) if len(side) else None for side in ratios))
+            for share in CENTRAL_SHARES
         }
         return Measured(tuple(judge_coverage(shares, min(map(len, ratios)), self._limits)))
 
@@ -74,15 +78,18 @@ def judge_coverage(shares: Mapping[float, Pair], coordinates: int, limits: Cover
         yield Finding(key, GROUP, label, "% of coordinates", *percent, change, worse, limits.change, note)
 
 
-def coverage(ratios: NDArray[np.floating], share: float) -> float:
+def coverage(ratios: NDArray[np.floating], share: float, law: Law) -> float:
     """Return the part of errors that lie within the central interval that should hold `share` of them.
 
     Args:
         ratios: |error| / sigma of labelled coordinates, at least one.
-        share: of a Laplace distribution, in (0, 1); its central interval reaches sigma / sqrt(2) * -log(1 - share) to
-            each side.
+        share: of the distribution, in (0, 1); a Laplace distribution's central interval reaches
+            sigma / sqrt(2) * -log(1 - share) to each side, a Gaussian's its quantile of (1 + share) / 2.
+        law: of the errors.
     """
-    return float(np.mean(ratios * np.sqrt(2.0) <= -np.log1p(-share)))
+    if law == "laplace":
+        return float(np.mean(ratios * np.sqrt(2.0) <= -np.log1p(-share)))
+    return float(np.mean(ratios <= NormalDist().inv_cdf((1 + share) / 2)))
 
 
 def error_ratios(poses: Poses, truth: Truth, sigmas: Sequence[float]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mdpose_edge.errors import EngineError
 from mdpose_edge.families.base import Heads, check_heads, head_of
 from mdpose_edge.families.mdpose.heads import GAMMA_FLOOR, Level, constants_of, head_specs
-from mdpose_edge.families.mixture import PoseMixture
+from mdpose_edge.families.mixture import Law, PoseMixture
 from mdpose_edge.families.nms import box_nms, oks_nms
 from mdpose_edge.families.scores import LARGEST_RAW, largest, logit_cut, sigmoid, usable
 from mdpose_edge.geometry import FrameGeometry
@@ -25,6 +25,8 @@ from mdpose_edge.spec import DecodeSpec, HeadSpec, ModelSpec
 EVALUATION = DecodeSpec(score_threshold=1e-4, nms="box", nms_threshold=0.7, max_poses=20)
 """As the paper evaluates: AP integrates over all scores, so that the threshold lies far below that of use, and COCO's
 protocol counts the best 20 of an image and no more."""
+LAW: Law = "laplace"
+"""What a coordinate is distributed by."""
 LAPLACE_SIGMA = np.float32(np.sqrt(2.0))
 """Standard deviation of a Laplace distribution of scale 1."""
 

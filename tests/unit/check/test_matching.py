@@ -8,6 +8,7 @@ from mdpose_edge.check.matching import disagreement, match, paired_scores
 from mdpose_edge.check.measures.coverage import coverage
 from mdpose_edge.check.measures.scores import ks_distance
 from mdpose_edge.check.measures.shift import pose_shifts
+from mdpose_edge.families.registry import sigma_law
 from mdpose_edge.oks import oks_matrix
 from mdpose_edge.poses import Poses
 
@@ -83,9 +84,11 @@ def test_ks_distance(a: list[float], b: list[float], distance: float) -> None:
     assert ks_distance(np.array(a), np.array(b)) == distance
 
 
+@pytest.mark.parametrize("family", ["mdpose", "mixture_dense"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_coverage_of_laplace_errors_is_the_share(share: float) -> None:
-    errors = np.random.default_rng(0).laplace(0.0, 3.0, 100_000)
+def test_coverage_of_errors_of_the_family_s_own_law_is_the_share(share: float, family: str) -> None:
+    law, draw = sigma_law(family), np.random.default_rng(0)
+    errors = draw.laplace(0.0, 3.0, 100_000) if law == "laplace" else draw.normal(0.0, 3.0 * np.sqrt(2.0), 100_000)
     sigma = 3.0 * np.sqrt(2.0)
-    assert coverage(np.abs(errors) / sigma, share) == pytest.approx(share, abs=0.005)
-    assert coverage(2.0 * np.abs(errors) / sigma, share) < share - 0.1
+    assert coverage(np.abs(errors) / sigma, share, law) == pytest.approx(share, abs=0.005)
+    assert coverage(2.0 * np.abs(errors) / sigma, share, law) < share - 0.1
