@@ -211,6 +211,7 @@ def _pose_records(shown: InferredFrame) -> list[dict[str, Any]]:
             "box_xyxy": None if boxes is None else boxes[i].astype(float).round(1).tolist(),
             "class": None if poses.classes is None else int(poses.classes[i]),
             "keypoints_3d": None if points_3d is None else points_3d[i].ravel().astype(float).round(3).tolist(),
+            "metric": None if points_3d is None else poses.metric,
         }
         for i in np.flatnonzero(seen)
     ]

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pytest
 
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.view.hub import Hub
@@ -38,7 +39,7 @@ def test_a_viewer_is_told_what_this_is_then_shown_frames(hub: Hub) -> None:
     assert (facts["width"], facts["height"], facts["stages_ms"]) == (320, 240, [1.0, 20.0, 0.5])
     first = facts["poses"][0]
     assert (first["score"], first["id"]) == (0.9, 7)
-    assert first["box_xyxy"] is first["class"] is first["keypoints_3d"] is None
+    assert first["box_xyxy"] is first["class"] is first["keypoints_3d"] is first["metric"] is None
     np.testing.assert_allclose(first["keypoints_xy"], KEYPOINT_XY.ravel())
     messages.close()
 
@@ -98,6 +99,17 @@ def test_a_pose_that_is_not_finite_is_left_out(hub: Hub) -> None:
     hub.show(replace(frame, poses=replace(frame.poses, keypoints_xy=broken)))
     facts, _ = parts(next(messages))
     assert [pose["id"] for pose in facts["poses"]] == [8]
+
+
+@pytest.mark.parametrize("metric", [True, False])
+def test_points_in_space_say_whether_their_scale_is_true(hub: Hub, metric: bool) -> None:
+    frame = shown(0)
+    points = np.full((2, 17, 3), (0.5, -0.25, 3.0), np.float32)
+    messages = hub.watch()
+    next(messages)
+    hub.show(replace(frame, poses=replace(frame.poses, keypoints_3d=points, metric=metric)))
+    facts, _ = parts(next(messages))
+    assert [(pose["keypoints_3d"][:3], pose["metric"]) for pose in facts["poses"]] == [([0.5, -0.25, 3.0], metric)] * 2
 
 
 def test_frames_per_second_are_those_of_inference(hub: Hub) -> None:
