@@ -335,6 +335,9 @@ def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[s
 def results_of(image_id: int, poses: Poses, category_id: int = PERSON_CATEGORY_ID) -> list[dict[str, Any]]:
     """Put the poses of one image into COCO's result format, under the category that the annotations have for people.
 
+    Poses without keypoints have their "bbox" in their place. With keypoints there is none: COCO's evaluation code would
+    take the results for boxes, and their areas from them.
+
     Coordinates are rounded to KEYPOINT_DECIMALS; scores are not rounded, since ties would change their order. v is 1
     throughout: the protocol does not read it.
 
@@ -342,17 +345,28 @@ def results_of(image_id: int, poses: Poses, category_id: int = PERSON_CATEGORY_I
         EngineError: a coordinate or score is not finite. pycocotools would count it as a match, because no comparison
             with NaN is ever true.
     """
-    if not (np.isfinite(poses.keypoints_xy).all() and np.isfinite(poses.scores).all()):
+    key, coordinates, rows_of = "keypoints", poses.keypoints_xy, _keypoint_rows
+    if not coordinates.shape[1]:
+        key, coordinates, rows_of = "bbox", poses.boxes_xyxy, _box_rows
+    if not (np.isfinite(coordinates).all() and np.isfinite(poses.scores).all()):
         do = "evaluate the fp32 artifact to see whether its precision is the cause"
         raise EngineError(f"image {image_id}", expected="finite poses", got="NaN or infinity", do=do)
-    rounded = poses.keypoints_xy.astype(np.float64).round(KEYPOINT_DECIMALS)
-    visible = np.ones((*rounded.shape[:2], 1))
-    keypoints = np.concatenate([rounded, visible], axis=2).reshape(len(poses), rounded.shape[1] * 3)
     return [
         # str() of a float32 is the shortest decimal that reads back as the same float32.
-        {"image_id": image_id, "category_id": category_id, "keypoints": row, "score": float(str(score))}
-        for row, score in zip(keypoints.tolist(), poses.scores, strict=True)
+        {"image_id": image_id, "category_id": category_id, key: row, "score": float(str(score))}
+        for row, score in zip(rows_of(coordinates).tolist(), poses.scores, strict=True)
     ]
+
+
+def _keypoint_rows(coordinates: NDArray[np.float32]) -> NDArray[np.float64]:
+    rounded = coordinates.astype(np.float64).round(KEYPOINT_DECIMALS)
+    visible = np.ones((*rounded.shape[:2], 1))
+    return np.concatenate([rounded, visible], axis=2).reshape(len(rounded), rounded.shape[1] * 3)
+
+
+def _box_rows(coordinates: NDArray[np.float32]) -> NDArray[np.float64]:
+    corners = coordinates.astype(np.float64)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(KEYPOINT_DECIMALS)
 
 
 def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:

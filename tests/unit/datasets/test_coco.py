@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,30 @@ def test_results_have_cocos_format_and_keep_the_order_of_scores(tmp_path: Path) 
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]
 
 
-def test_no_poses_give_no_results() -> None:
-    assert results_of(42, Poses.empty(17)) == []
+def test_results_of_a_model_without_keypoints_have_boxes() -> None:
+    nothing = np.zeros((2, 0, 2), np.float32)
+    boxes = np.array([[-1.5, 2, 10.1239, 4], [0, 0, 5, 6]], np.float32)
+    poses = Poses(nothing, np.array([0.9, 0.5], np.float32), nothing, boxes)
+    assert results_of(42, poses, 5) == [
+        {"image_id": 42, "category_id": 5, "bbox": [-1.5, 2, 11.624, 2], "score": 0.9},
+        {"image_id": 42, "category_id": 5, "bbox": [0, 0, 5, 6], "score": 0.5},
+    ]
+    boxes[1, 2] = np.nan
+    with pytest.raises(EngineError, match="image 42"):
+        results_of(42, poses)
+
+
+def test_boxes_besides_keypoints_leave_the_results_as_they_are() -> None:
+    keypoints = np.full((1, 17, 2), 3, np.float32)
+    plain = Poses(keypoints, np.ones(1, np.float32), keypoints)
+    boxed = replace(plain, model_boxes_xyxy=np.full((1, 4), np.nan, np.float32))
+    assert json.dumps(results_of(42, boxed)) == json.dumps(results_of(42, plain))
+    assert list(results_of(42, boxed)[0]) == ["image_id", "category_id", "keypoints", "score"]
+
+
+@pytest.mark.parametrize("num_keypoints", [17, 0])
+def test_no_poses_give_no_results(num_keypoints: int) -> None:
+    assert results_of(42, Poses.empty(num_keypoints)) == []
 
 
 @pytest.mark.parametrize("field", ["keypoints_xy", "scores"])
