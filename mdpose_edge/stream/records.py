@@ -22,6 +22,10 @@ METRE_DECIMALS = 4
 TIME_DECIMALS = 4
 """Of seconds."""
 MS_DECIMALS = 3
+_KEYPOINT_COLUMNS = ("x", "y", "sigma_x", "sigma_y")
+"""Of CSV, after the keypoint's name."""
+_BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2", "class")
+"""Of CSV, in place of keypoints where a model has none."""
 
 
 def pose_records(poses: Poses, track_ids: NDArray[np.int64] | None = None) -> list[dict[str, Any]]:
@@ -72,23 +76,33 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
 
 
 def csv_header(names: Sequence[str]) -> str:
-    """Return the first line of a CSV file for keypoints of these names."""
-    parts = ("x", "y", "sigma_x", "sigma_y")
-    columns = ["frame", "time_s", "source", "track_id", "score"]
-    return _csv_line([*columns, *(f"{name}_{part}" for name in names for part in parts)])
+    """Return the first line of a CSV file for keypoints of these names, or for boxes where there are none."""
+    keypoints = [f"{name}_{part}" for name in names for part in _KEYPOINT_COLUMNS]
+    return _csv_line(["frame", "time_s", "source", "track_id", "score", *(keypoints or _BOX_COLUMNS)])
 
 
 def csv_lines(result: FrameResult) -> str:
     """Return a line for each pose of a frame."""
     poses, frame = result.poses, result.frame
-    values = np.concatenate([poses.keypoints_xy, poses.sigma_xy], axis=2).astype(np.float64).round(PIXEL_DECIMALS)
-    rows = values.reshape(len(poses), 4 * values.shape[1]).tolist()
+    rows = _keypoint_cells(poses) if poses.keypoints_xy.shape[1] else _box_cells(poses)
     ids = [""] * len(poses) if result.track_ids is None else result.track_ids.tolist()
     time_s = round(frame.time_s, TIME_DECIMALS)
     return "".join(
         _csv_line([frame.index, time_s, name_text(frame.name), track_id, score, *row])
         for track_id, score, row in zip(ids, poses.scores, rows, strict=True)
     )
+
+
+def _keypoint_cells(poses: Poses) -> list[list[Any]]:
+    values = np.concatenate([poses.keypoints_xy, poses.sigma_xy], axis=2).astype(np.float64).round(PIXEL_DECIMALS)
+    cells: list[list[Any]] = values.reshape(len(poses), 4 * values.shape[1]).tolist()
+    return cells
+
+
+def _box_cells(poses: Poses) -> list[list[Any]]:
+    boxes = poses.boxes_xyxy.astype(np.float64).round(PIXEL_DECIMALS).tolist()
+    classes = [""] * len(poses) if poses.classes is None else poses.classes.tolist()
+    return [[*box, number] for box, number in zip(boxes, classes, strict=True)]
 
 
 def coco_records(result: FrameResult, ids: ImageIds | None = None) -> list[dict[str, Any]]:

@@ -111,7 +111,7 @@ class CsvSink:
 
     Args:
         target: a path, or "-" for stdout.
-        keypoints: their names are the columns'.
+        keypoints: their names are the columns'; without any, a line has the pose's box in px and its class.
     """
 
     def __init__(self, target: str | Path, keypoints: KeypointSpec) -> None:

@@ -17,12 +17,12 @@ from mdpose_edge.datasets.image_ids import ImageIds
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.errors import OutputError
 from mdpose_edge.poses import Poses
-from mdpose_edge.spec import COCO_KEYPOINTS
+from mdpose_edge.spec import COCO_KEYPOINTS, NO_KEYPOINTS
 from mdpose_edge.stream import video
 from mdpose_edge.stream.files import VideoFile
 from mdpose_edge.stream.frames import CapturedFrame
 from mdpose_edge.stream.painted import PaintedImages, Painter
-from mdpose_edge.stream.records import pose_records
+from mdpose_edge.stream.records import csv_lines, pose_records
 from mdpose_edge.stream.result import FrameResult
 from mdpose_edge.stream.sinks import CocoSink, CsvSink, JsonlSink
 from mdpose_edge.stream.video import CODECS, RESERVE_BYTES, VideoSink
@@ -92,6 +92,29 @@ def test_a_line_of_csv_for_each_pose(tmp_path: Path) -> None:
     assert float(rows[0]["right_ankle_y"]) == pytest.approx(result(0).poses.keypoints_xy[0, 16, 1], abs=0.006)
     assert rows[0]["nose_sigma_x"] == "1.25"
     assert sink.summary()["poses"] == 3
+
+
+@pytest.mark.parametrize(("classes", "told"), [(np.array([4, 0]), ["4", "0"]), (None, ["", ""])])
+def test_a_line_of_csv_of_a_model_without_keypoints_has_the_box(
+    classes: np.ndarray | None, told: list[str], tmp_path: Path
+) -> None:
+    nothing, boxes = np.zeros((2, 0, 2), np.float32), np.array([[1, 2, 3.004, 4.125], [0, 0, 5, 6]], np.float32)
+    poses = Poses(nothing, np.array([0.9, 0.5], np.float32), nothing, boxes, classes)
+    sink = CsvSink(tmp_path / "poses.csv", NO_KEYPOINTS)
+    sink.write(replace(result(0), poses=Poses.empty(0), track_ids=None))
+    sink.write(replace(result(1), poses=poses))
+    sink.close()
+    assert (tmp_path / "poses.csv").read_text().splitlines() == [
+        "frame,time_s,source,track_id,score,box_x1,box_y1,box_x2,box_y2,class",
+        f"1,0.1,cam,1,0.9,1.0,2.0,3.0,4.12,{told[0]}",
+        f"1,0.1,cam,2,0.5,0.0,0.0,5.0,6.0,{told[1]}",
+    ]
+
+
+def test_boxes_besides_keypoints_leave_the_csv_as_it_is() -> None:
+    plain = result(0)
+    boxed = replace(plain, poses=replace(plain.poses, model_boxes_xyxy=np.ones((2, 4), np.float32)))
+    assert csv_lines(boxed) == csv_lines(plain)
 
 
 def test_coco_results_appear_when_they_are_whole(tmp_path: Path) -> None:
