@@ -55,6 +55,13 @@ class Check:
     layers: LayerErrors | None = None
     """None where nobody asked."""
 
+    @property
+    def unmeasured(self) -> str:
+        """Why accuracy was not measured, or ""."""
+        if not self.spec.keypoints.names:
+            return "without keypoints: accuracy was not measured"
+        return "" if self.images.split is not None else "without annotations: accuracy was not measured"
+
     def to_json_dict(self) -> dict[str, Any]:
         """Return verdict and figures, ready for json.dump."""
         return {
@@ -119,6 +126,7 @@ def check(
     limits = limits or Limits()
     _check_reference(reference, reference_runtime)
     with closing(Artifact(candidate, runtime=runtime, threads=threads)) as one:
+        _check_judgeable(one, reference)
         images = _images_to_check(reference, data, split, limit, data_format, one.spec.keypoints)
         if images.split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
@@ -213,6 +221,13 @@ def _open_reference(
         side = Artifact(reference, runtime=runtime, threads=threads, option="--reference-runtime")
     with closing(side):
         yield side
+
+
+def _check_judgeable(candidate: Artifact, reference: str | Path) -> None:
+    """Refuse results as the reference of boxes alone: they hold keypoints."""
+    if not candidate.spec.keypoints.names and Path(reference).suffix == RESULTS_SUFFIX:
+        expected = f"a bundle, checkpoint or recording for {candidate.name}, which has no keypoints"
+        raise ConfigError("--reference", expected=expected, got=str(reference), do="give one of these")
 
 
 def _check_keypoints(candidate: Artifact, reference: Side) -> None:

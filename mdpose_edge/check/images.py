@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class CheckImages:
     split: CocoSplit | None = None
     """The annotations, whose first images these are; None for plain images."""
     stated: Sequence[Sequence[int] | None] = ()
-    """Without `split`: the width and height that annotations stated of each image when it was recorded."""
+    """Without `split`: the width and height that annotations state of each image."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,7 +88,8 @@ def images_of(
         split: "val", ...: of a dataset.
         limit: only the first so many, or None for all.
         data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
-        keypoints: what to read of the annotations: those that the artifact predicts; None reads all.
+        keypoints: what to read of the annotations: those that the artifact predicts, and where it predicts none, the
+            images' sizes alone; None reads all.
 
     Raises:
         DataError: the annotations cannot be used, or lack these keypoints.
@@ -99,8 +100,11 @@ def images_of(
     if data_format is None and not is_dataset(data):
         return _of_files(str(data), list_images([data])[:limit])
     annotated = open_split(data, split, data_format, keypoints)
-    paths = [image.path for image in annotated.images[:limit]]
-    return _of_files(f"{data} ({split})", paths, annotated)
+    images, where = annotated.images[:limit], f"{data} ({split})"
+    found = _of_files(where, [image.path for image in images], annotated)
+    if keypoints is None or keypoints.names:
+        return found
+    return replace(found, split=None, stated=[image.wh for image in images])
 
 
 def check_limit(limit: int | None) -> None:

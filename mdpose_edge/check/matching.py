@@ -44,13 +44,28 @@ def pose_oks(a: Poses, b: Poses, sigmas: Sequence[float]) -> NDArray[np.float64]
 
 
 def disagreement(a: Poses, b: Poses, sigmas: Sequence[float]) -> float:
-    """Return how far two artifacts' poses of one frame are apart: 0 the same, 1 nobody in common."""
+    """Return how far two artifacts' poses of one frame are apart, or boxes alone: 0 the same, 1 nobody in common."""
     if not len(a) + len(b):
         return 0.0
-    oks = pose_oks(a, b, sigmas)
-    pairs = match(oks)
-    common = float(oks[np.flatnonzero(pairs >= 0), pairs[pairs >= 0]].sum())
+    alike = pose_oks(a, b, sigmas) if sigmas else box_iou(_xywh(a), _xywh(b))
+    pairs = match(alike)
+    common = float(alike[np.flatnonzero(pairs >= 0), pairs[pairs >= 0]].sum())
     return 1.0 - 2.0 * common / (len(a) + len(b))
+
+
+def box_iou(a_xywh: NDArray[np.float64], b_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (A, B) intersections over union; a box without area overlaps nothing."""
+    (low_a, sides_a), (low_b, sides_b) = ((boxes[:, :2], boxes[:, 2:]) for boxes in (a_xywh, b_xywh))
+    overlap = np.minimum((low_a + sides_a)[:, None], (low_b + sides_b)[None]) - np.maximum(low_a[:, None], low_b[None])
+    intersection = np.maximum(overlap, 0.0).prod(axis=2)
+    union = sides_a.prod(axis=1)[:, None] + sides_b.prod(axis=1)[None] - intersection
+    iou: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0.0)
+    return iou
+
+
+def _xywh(poses: Poses) -> NDArray[np.float64]:
+    corners = poses.boxes_xyxy.astype(np.float64)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
 def paired_scores(

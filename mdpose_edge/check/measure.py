@@ -21,9 +21,11 @@ from mdpose_edge.check.measures.settings import SettingsMeasure
 from mdpose_edge.check.measures.shift import ShiftMeasure
 from mdpose_edge.check.sides import Artifact, Side
 from mdpose_edge.common.progress import Progress
-from mdpose_edge.families.measure import Finding, Histogram, Measure, Measured, ObservedImage, Truth
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.measure import Finding, Histogram, Measure, Measured, ObservedImage, Truth, same_cells
 from mdpose_edge.families.registry import make_measures, sigma_law
 from mdpose_edge.poses import Poses
+from mdpose_edge.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,15 @@ def measure(
     Args:
         candidate: what is asked about.
         reference: what the candidate should be.
-        images: with annotations, or without: then what needs them is not measured.
+        images: with annotations, or without: then what needs them is not measured. Nor is what needs keypoints, where
+            the candidate has none.
         progress: called after each chunk of images.
         calibration: the inputs (H, W, 3) that the candidate's ranges were measured on, where they are at hand.
         limits: what to hold the figures against.
 
     Raises:
         MissingPackageError: accuracy needs the extra `eval`.
+        ConfigError: the candidate has no keypoints, and nothing else to be judged by.
         MdposeError: an image, artifact or engine fails.
     """
     outputs, measures = _measures(candidate, reference, images, calibration, limits or Limits())
@@ -106,17 +110,30 @@ def _measures(
     limits: Limits,
 ) -> tuple[OutputMeasure, list[Measure]]:
     """Return the measures in the order of their findings, and of them that of the head tensors."""
-    spec, sigmas = candidate.spec, candidate.spec.keypoints.sigmas
+    spec, own = candidate.spec, make_measures(candidate.spec, reference.spec)
     outputs = OutputMeasure(spec, reference.spec, limits.outputs)
     measures: list[Measure] = [SettingsMeasure(spec, reference.spec)]
     if casts := [colour_cast(image) for image in calibration]:
         measures.append(CalibrationMeasure(casts, limits.calibration))
+    if spec.keypoints.names:
+        measures += _keypoint_measures(spec, images, limits)
+    elif not own and (reference.spec is None or not same_cells(spec, reference.spec)):
+        expected = f"the cells of {candidate.name}, which has no keypoints to be judged by"
+        do = "compare artifacts of one input size"
+        raise ConfigError(reference.name, expected=expected, got="other cells", do=do)
+    return outputs, [*measures, outputs, *own]
+
+
+def _keypoint_measures(spec: ModelSpec, images: CheckImages, limits: Limits) -> list[Measure]:
+    """Return the measures that say nothing of boxes alone: AP of keypoints, and what pairs people by OKS."""
+    sigmas = spec.keypoints.sigmas
+    measures: list[Measure] = []
     if images.split is not None:
         measures.append(AccuracyMeasure(images.split, len(images), sigmas, limits.accuracy))
         measures.append(CoverageMeasure(sigmas, sigma_law(spec.family), limits.coverage))
     measures.append(ScoreMeasure(spec.decode.score_threshold, sigmas, limits.scores))
     measures.append(ShiftMeasure(sigmas, limits.shift))
-    return outputs, [*measures, outputs, *make_measures(spec, reference.spec)]
+    return measures
 
 
 def _observe(

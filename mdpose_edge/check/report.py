@@ -98,7 +98,7 @@ def _header(check: Check) -> str:
 
 
 def _facts(check: Check) -> str:
-    labels = "" if check.images.split is not None else ", without annotations: accuracy was not measured"
+    labels = check.unmeasured and f", {check.unmeasured}"
     caution = check.verdict.caution and f" <strong>{escape(_sentence_case(check.verdict.caution))}.</strong>"
     return (
         '<div class="scroll"><table class="facts"><tr><th></th><th class="state">artifact</th>'

@@ -88,7 +88,7 @@ def check(
     ]
     columns = ("figure", "candidate", "reference", "change", "limit", "verdict")
     where = f"{len(found.images)} images of {found.images.where}"
-    labels = "" if found.images.split is not None else ", without annotations: accuracy was not measured"
+    labels = found.unmeasured and f", {found.unmeasured}"
     print_table(f"{candidate} against {reference}, {where}{labels}", columns, rows)
     if report is not None:
         typer.echo(f"report: {write_report(found, report)}")

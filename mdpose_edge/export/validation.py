@@ -48,9 +48,12 @@ class GateOptions:
             keypoints: those that the model predicts.
 
         Raises:
-            MdposeError: the images cannot be used, a budget of AP is asked for where there are no annotations, or the
-                report has no place.
+            MdposeError: the images cannot be used, a budget of AP is asked for where there are no annotations or no
+                keypoints, or the report has no place.
         """
+        if self.max_drop is not None and not keypoints.names:
+            expected, do = "a model with keypoints, whose AP may drop", "leave the option out"
+            raise ConfigError("--max-drop", expected=expected, got="one without", do=do)
         if images_of(self.data, self.split, self.limit, self.data_format, keypoints).split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
         elif self.max_drop is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.check.matching import box_iou
 from mdpose_edge.datasets.coco import CocoSplit
 
 SMALL_AREA, LARGE_AREA = 32.0**2, 96.0**2
@@ -47,7 +48,8 @@ def neighbour_iou(split: CocoSplit) -> NDArray[np.float64]:
     """Return (people,): the largest IoU of each person's box with that of another person in the image."""
     result = np.zeros(len(split.areas), np.float64)
     for first, stop in zip(split.first_person[:-1], split.first_person[1:], strict=True):
-        overlaps = _box_iou(split.boxes_xywh[first:stop])
+        boxes = split.boxes_xywh[first:stop]
+        overlaps = box_iou(boxes, boxes)
         np.fill_diagonal(overlaps, 0.0)
         result[first:stop] = overlaps.max(axis=1, initial=0.0)
     return result
@@ -73,15 +75,3 @@ SLICES = (
     Slice("crowded", f"box overlaps a neighbour's, IoU over {CROWDED_IOU:g}", crowded),
     Slice("occluded", f"over {OCCLUDED_SHARE:.0%} of the labelled keypoints hidden", occluded),
 )
-
-
-def _box_iou(boxes_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the (N, N) intersections over union; a box without area overlaps nothing."""
-    low, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
-    high = low + sides
-    overlap = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
-    intersection = np.maximum(overlap, 0.0).prod(axis=2)
-    areas = sides.prod(axis=1)
-    union = areas[:, None] + areas[None] - intersection
-    iou: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0.0)
-    return iou

@@ -10,11 +10,11 @@ import pytest
 from mdpose_edge.bundle import open_bundle, write_bundle
 from mdpose_edge.check.gate import Check, check, record
 from mdpose_edge.check.report import render
-from mdpose_edge.errors import SpecError
+from mdpose_edge.errors import ConfigError, SpecError
 from mdpose_edge.export.probe import Probe
 from mdpose_edge.families import registry
 from mdpose_edge.families.registry import make_distance, make_measures
-from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, ModelSpec, Provenance
+from mdpose_edge.spec import COCO_KEYPOINTS, NO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec, Provenance
 from tests.unit.families.template.decode import HEADS, STRIDE
 
 onnx = pytest.importorskip("onnx")
@@ -30,17 +30,26 @@ def template(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.FAMILIES, "template", "tests.unit.families.template")
 
 
-def write_template(out: Path, *, centre: float = 1.0, size: float = 1.0, noise: float = 0.0) -> Path:
+def write_template(
+    out: Path,
+    *,
+    centre: float = 1.0,
+    size: float = 1.0,
+    noise: float = 0.0,
+    keypoints: KeypointSpec = COCO_KEYPOINTS,
+    image: InputSpec = INPUT,
+) -> Path:
     """Write a bundle of tests/unit/families/template: convolutions of the image, by these factors and some noise."""
     from onnx import TensorProto, helper, numpy_helper
 
     random = np.random.default_rng(3)
     spec = ModelSpec(
-        family="template", network={}, input=INPUT, heads=HEADS, constants={"skeleton_xy": SKELETON.tolist()},
-        keypoints=COCO_KEYPOINTS, provenance=Provenance("0"), target="onnx", graph="model.onnx", opset=17,
+        family="template", network={}, input=image, heads=HEADS,
+        constants={"skeleton_xy": SKELETON[: len(keypoints.names)].tolist()}, keypoints=keypoints,
+        provenance=Provenance("0"), target="onnx", graph="model.onnx", opset=17,
     )  # fmt: skip
     nodes = [
-        helper.make_node("Cast", [INPUT.name], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [image.name], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
     ]
     constants = []
@@ -53,7 +62,7 @@ def write_template(out: Path, *, centre: float = 1.0, size: float = 1.0, noise: 
             for array, name in zip((weight, np.full(head.channels, bias)), names, strict=True)
         ]
         nodes.append(helper.make_node("Conv", ["planes", *names], [head.name], f"/{head.name}", strides=[STRIDE] * 2))
-    images = helper.make_tensor_value_info(INPUT.name, TensorProto.UINT8, [1, INPUT.height, INPUT.width, 3])
+    images = helper.make_tensor_value_info(image.name, TensorProto.UINT8, [1, image.height, image.width, 3])
     shapes = [(head.name, [1, *spec.head_shape(head)]) for head in spec.heads]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
     graph = helper.make_graph(nodes, "template", [images], outputs, constants)
@@ -106,6 +115,41 @@ def test_a_recording_stands_for_it(reference: Path, data: Path, tmp_path: Path) 
     record(reference, tmp_path / "heads.npz", data, threads=1)
     found = run(reference, tmp_path / "heads.npz", None)
     assert found.verdict.held and judged(found) == GENERAL - {"coverage_50", "coverage_90"}
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Path:
+    return write_template(tmp_path / "boxes", keypoints=NO_KEYPOINTS)
+
+
+@pytest.mark.parametrize("folder", [".", "val2017"], ids=["annotated", "plain images"])
+def test_boxes_alone_are_judged_without_keypoints(boxes: Path, data: Path, tmp_path: Path, folder: str) -> None:
+    found = run(write_template(tmp_path / "near", noise=0.002, keypoints=NO_KEYPOINTS), boxes, data / folder)
+    assert found.verdict.held, found.verdict.sentence()
+    assert {finding.key for finding in found.verdict.findings} == judged(found) == {"settings", "output_error"}
+    assert any(len(pair.candidate) for pair in found.measurement.images)
+    assert max(pair.disagreement for pair in found.measurement.images) < 0.1
+    assert "without keypoints: accuracy was not measured" in render(found)
+    faulty = run(write_template(tmp_path / "faulty", size=1.3, keypoints=NO_KEYPOINTS), boxes, data / folder)
+    assert {finding.key for finding in faulty.verdict.fallen} == {"output_error"}
+
+
+def test_a_recording_stands_for_boxes_alone(boxes: Path, data: Path, tmp_path: Path) -> None:
+    record(boxes, tmp_path / "heads.npz", data, threads=1)
+    for images in (data, None):
+        assert judged(run(boxes, tmp_path / "heads.npz", images)) == {"settings", "output_error"}
+
+
+def test_boxes_alone_that_nothing_can_judge_are_refused(boxes: Path, data: Path, tmp_path: Path) -> None:
+    other = write_template(tmp_path / "other", keypoints=NO_KEYPOINTS, image=InputSpec(64, 64))
+    with pytest.raises(ConfigError, match="boxes, which has no keypoints to be judged by, got other cells; compare"):
+        run(boxes, other, data)
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    with pytest.raises(
+        ConfigError, match=r"--reference: expected a bundle, checkpoint or recording for .*boxes, which"
+    ):
+        run(boxes, results, data)
 
 
 def test_layers_are_ranked_by_the_head_tensors(reference: Path, tmp_path: Path) -> None:

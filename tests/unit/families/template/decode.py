@@ -27,7 +27,7 @@ class TemplateDecoder:
     def __init__(self, spec: ModelSpec, options: DecodeSpec) -> None:
         check_heads(spec, HEADS)
         self._spec, self._options = spec, options
-        self._skeleton = np.array(read_constants(spec, Constants).skeleton_xy, np.float32)
+        self._skeleton = np.array(read_constants(spec, Constants).skeleton_xy, np.float32).reshape(-1, 2)
 
     def __call__(self, heads: Heads, geometry: FrameGeometry, index: int = 0) -> Poses:
         logits, sizes = (head_of(heads, self._spec, head, index) for head in HEADS)
@@ -41,7 +41,11 @@ class TemplateDecoder:
         kept = box_nms(boxes.astype(np.float32), self._options.nms_threshold, self._options.max_poses)
         points = centres[kept, None] + half[kept, None] * self._skeleton
         sigma = geometry.lengths_to_frame(np.broadcast_to(0.2 * half[kept, None], points.shape).astype(np.float32))
-        return Poses(geometry.to_frame(points.astype(np.float32)), scores[cells[kept]].astype(np.float32), sigma)
+        corners = geometry.to_frame(boxes[kept].astype(np.float32).reshape(-1, 2, 2)).reshape(-1, 4)
+        return Poses(
+            geometry.to_frame(points.astype(np.float32)), scores[cells[kept]].astype(np.float32), sigma,
+            None if len(self._skeleton) else corners,
+        )  # fmt: skip
 
 
 make_decoder = TemplateDecoder
