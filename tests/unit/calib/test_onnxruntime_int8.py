@@ -70,7 +70,7 @@ def test_convolutions_stay_float_on_demand(calibration: CalibrationSet) -> None:
 
 
 def test_bad_options_are_refused_before_measuring(calibration: CalibrationSet, made: QdqModel) -> None:
-    def never(done: int, total: int) -> None:
+    def never(done: int, total: int, note: str = "", stage: str = "") -> None:
         raise AssertionError("measured before the options were checked")
 
     with pytest.raises(ConfigError, match="--calib-method"):
