@@ -13,7 +13,7 @@ from mdpose_edge.commands.console import progress_shown
 def triton(
     bundle: Annotated[Path, typer.Argument(help="A bundle for onnx, openvino or tensorrt.")],
     out: Annotated[Path, typer.Option(help="The model repository to write: for tritonserver --model-repository.")],
-    name: Annotated[str, typer.Option(help="The ensemble's name, which clients ask for.")] = "mdpose",
+    name: Annotated[str, typer.Option(help="The ensemble's name, which clients ask for.")] = "pose",
     max_batch: Annotated[int, typer.Option(min=1, help="Images that the graph runs at a time.")] = 8,
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="Microseconds that a request may wait for others to fill a batch.")

@@ -22,7 +22,7 @@ class _Word(str):
 class ServingOptions:
     """How a server shall run the models."""
 
-    name: str = "mdpose"
+    name: str = "pose"
     """Of the ensemble, which clients ask for; the other models append to it."""
     max_batch: int = 8
     """Images that the graph runs at a time, from one request or from several that wait together."""

@@ -3,10 +3,10 @@
 REPO/
   manifest.json              where it came from, and the sha256 of every file
   mdpose/config.pbtxt        the ensemble that clients ask for
-  mdpose_graph/config.pbtxt  the graph on Triton's backend for it, batched dynamically
-  mdpose_graph/1/...         for TensorRT empty until build_plan.sh has run on the server's GPU
-  mdpose_decode/config.pbtxt the decoder on Triton's Python backend
-  mdpose_decode/1/...        with the modules of this package that it imports
+  pose_graph/config.pbtxt    the graph on Triton's backend for it, batched dynamically
+  pose_graph/1/...           for TensorRT empty until build_plan.sh has run on the server's GPU
+  pose_decode/config.pbtxt   the decoder on Triton's Python backend
+  pose_decode/1/...          with the modules of this package that it imports
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_triton_writes_a_repository(run: Run, artifacts: Artifacts, tmp_path: Pa
     out = tmp_path / "exported"
     code, text, _ = run("export", artifacts.checkpoint(), "--target", "triton", "--out", out)
     assert (code, text) == (0, f"{out}\n")
-    assert {path.name for path in out.iterdir()} == {"manifest.json", "mdpose", "mdpose_decode", "mdpose_graph"}
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "pose", "pose_decode", "pose_graph"}
     code, _, error = run("export", artifacts.checkpoint(), "--target", "triton", "--out", out, "--batch", 2)
     assert code == 2
     assert "--batch: expected none: Triton batches by itself, got 2" in error

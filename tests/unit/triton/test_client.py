@@ -65,7 +65,7 @@ def test_the_client_gets_the_poses_of_the_estimator(
     monkeypatch.setitem(sys.modules, "tritonclient.http", http)
 
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-    code = code.replace("repository/mdpose_decode", f"{repository}/people_decode").replace('"mdpose"', '"people"')
+    code = code.replace("repository/pose_decode", f"{repository}/people_decode").replace('"pose"', '"people"')
     names: dict[str, Any] = {}
     exec(code, names)  # our own document
 

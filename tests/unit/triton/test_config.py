@@ -144,7 +144,7 @@ def test_openvino_runs_on_the_cpu_alone(schema: Any, artifacts: Artifacts, tmp_p
     from mdpose_edge.triton.repository import write_repository
 
     out = write_repository(artifacts.bundle("openvino", "fp16"), tmp_path / "out")
-    graph = text_format.Parse((out / "mdpose_graph" / "config.pbtxt").read_text(encoding="utf-8"), schema())
+    graph = text_format.Parse((out / "pose_graph" / "config.pbtxt").read_text(encoding="utf-8"), schema())
     assert graph.backend == "openvino"
     assert graph.instance_group[0].Kind.Name(graph.instance_group[0].kind) == "KIND_CPU"
 

@@ -142,7 +142,7 @@ def test_an_open_batch_changes_no_value(artifacts: Artifacts, tmp_path: Path, ta
 
 def test_a_bundle_of_a_larger_batch_opens_too(artifacts: Artifacts, tmp_path: Path) -> None:
     out = write_repository(artifacts.bundle("onnx", batch=3), tmp_path / "out")
-    graph = onnx.load(out / "mdpose_graph" / "1" / "model.onnx").graph
+    graph = onnx.load(out / "pose_graph" / "1" / "model.onnx").graph
     axes = [value.type.tensor_type.shape.dim[0] for value in (*graph.input, *graph.output)]
     assert {axis.dim_param for axis in axes} == {"batch"}
 
@@ -236,7 +236,7 @@ def tensorrt_repository(artifacts: Artifacts, tmp_path: Path) -> Path:
 
 def test_a_plan_is_built_on_the_server_for_every_batch(tensorrt_repository: Path, tmp_path: Path) -> None:
     """The script is run, with a program in trtexec's place that keeps its arguments and writes what it is told to."""
-    graph = tensorrt_repository / "mdpose_graph"
+    graph = tensorrt_repository / "pose_graph"
     assert {path.name for path in graph.iterdir()} == {"1", "build_plan.sh", "config.pbtxt", "model.onnx"}
     assert 'backend: "tensorrt"' in (graph / "config.pbtxt").read_text()
     trtexec = tmp_path / "trtexec"
@@ -256,9 +256,9 @@ def test_a_plan_is_built_on_the_server_for_every_batch(tensorrt_repository: Path
 
 
 def test_a_repository_with_its_plan_may_be_replaced(tensorrt_repository: Path, tmp_path: Path) -> None:
-    (tensorrt_repository / "mdpose_graph" / "1" / "model.plan").write_bytes(b"plan")
+    (tensorrt_repository / "pose_graph" / "1" / "model.plan").write_bytes(b"plan")
     write_repository(tmp_path / "bundle", tensorrt_repository)
-    assert not (tensorrt_repository / "mdpose_graph" / "1" / "model.plan").exists()
+    assert not (tensorrt_repository / "pose_graph" / "1" / "model.plan").exists()
 
 
 def test_a_bundle_for_a_jetson_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
