@@ -82,7 +82,7 @@ def read_graph_model(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def mobilenet_layers(constants: dict[str, NDArray[np.float32]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give weight and offset of each convolution of MoveNet's MobileNetV2, in the order of the network."""
+    """Return weight and offset of each convolution of MoveNet's MobileNetV2, in the order of the network."""
     blocks = ["expanded_conv", *(f"block_{index}" for index in range(1, 17))]
     steps = [f"{block}_{step}" for block in blocks for step in ("expand", "depthwise", "project")]
     for name in ["Conv1", *steps[1:], "Conv_1"]:
@@ -94,7 +94,7 @@ def mobilenet_layers(constants: dict[str, NDArray[np.float32]]) -> Iterator[tupl
 
 
 def pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Give the names of each convolution and of the batch norm after it."""
+    """Return the names of each convolution and of the batch norm after it."""
     convs = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
     return zip(convs, norms, strict=True)

@@ -70,7 +70,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _title(page: str, otherwise: str) -> str:
-    """Give a page's first heading."""
+    """Return a page's first heading."""
     origins = {target: name for name, target in ROOT_PAGES.items()}
     path = REPOSITORY / origins.get(page, f"docs/{page}")
     if not path.is_file():
@@ -79,7 +79,7 @@ def _title(page: str, otherwise: str) -> str:
 
 
 def _inside(path: str, known: set[str]) -> str | None:
-    """Give where a file of the repository is in the site, or None where it is not in it."""
+    """Return where a file of the repository is in the site, or None where it is not in it."""
     if path in ROOT_PAGES:
         return ROOT_PAGES[path]
     name = path.removeprefix("docs/")

@@ -59,7 +59,7 @@ def _look(estimator: PoseEstimator, split: CocoSplit, row: int) -> tuple[float, 
 
 
 def _matched(split: CocoSplit, row: int, poses: Poses, sigmas: NDArray[np.float64]) -> list[tuple[float, bool]]:
-    """Give score and truth of each pose; those near a person without keypoints are left out, as in COCO's protocol."""
+    """Return score and truth of each pose. Those near a person without keypoints are left out (COCO)."""
     persons = split.persons(row)
     labelled = (persons.num_keypoints > 0) & ~persons.iscrowd
     free, rows = set(np.flatnonzero(labelled).tolist()), []

@@ -94,7 +94,7 @@ class Artifacts:
         self._directory, self._family = directory, family
 
     def of(self, family: str) -> Artifacts:
-        """Give the artifacts of a network of this family."""
+        """Return the artifacts of a network of this family."""
         if family == self._family:
             return self
         directory = self._directory / family
@@ -106,7 +106,7 @@ class Artifacts:
         return path if path.exists() else write_random_checkpoint(path, family=self._family, batch=batch)
 
     def calibration(self) -> Path:
-        """Give a calibration set of a few images of noise, as large as the input."""
+        """Return a calibration set of a few images of noise, as large as the input."""
         from mdpose_edge.calib.make import make_calibration_set
 
         path = self._directory / "calibration"
@@ -116,7 +116,7 @@ class Artifacts:
         return path
 
     def bundle(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
-        """Give an exported bundle; treat it as read-only."""
+        """Return an exported bundle; treat it as read-only."""
         from mdpose_edge.export.bundle import export_checkpoint
         from mdpose_edge.export.options import ExportOptions
 
@@ -131,11 +131,11 @@ class Artifacts:
             return export_checkpoint(self.checkpoint(), path, options).path
 
     def model(self, target: str, precision: str = "fp32", batch: int = 1) -> Path:
-        """Give what opens for a target: the checkpoint for "torch", else a bundle."""
+        """Return what opens for a target: the checkpoint for "torch", else a bundle."""
         return self.checkpoint(batch) if target == "torch" else self.bundle(target, precision, batch)
 
     def reference(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
-        """Give the network itself: images to head tensors."""
+        """Return the network itself: images to head tensors."""
         torch = pytest.importorskip("torch", reason="the reference is torch's")
         from mdpose_edge.checkpoint import load_network
         from mdpose_edge.train.predict import head_tensors
@@ -149,7 +149,7 @@ class Artifacts:
         return run_network
 
     def reference_poses(self, frames: list[NDArray[np.uint8]]) -> list[Poses]:
-        """Give the poses that the network finds, above a score of 0.5."""
+        """Return the poses that the network finds, above a score of 0.5."""
         pytest.importorskip("torch", reason="the reference is torch's")
         from mdpose_edge.estimator import PoseEstimator
 

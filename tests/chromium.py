@@ -51,7 +51,7 @@ class Chromium:
         ends = {3: to_browser, 4: from_browser}
 
         def place_pipes() -> None:
-            """Give the browser its ends as file 3 and 4; first out of each other's way."""
+            """Return the browser its ends as file 3 and 4; first out of each other's way."""
             for number, end in {number: os.dup2(end, 60 + number) for number, end in ends.items()}.items():
                 os.dup2(end, number)
 

@@ -14,7 +14,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def command_runner(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> Run:
-    """Give what runs a command and reads what it printed from `capsys` or `capfd`."""
+    """Return what runs a command and reads what it printed from `capsys` or `capfd`."""
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["mdpose-edge", *map(str, words)])

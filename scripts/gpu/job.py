@@ -85,6 +85,6 @@ def environment_variable(name: str, value: str) -> Any:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Give the environment of a child: this checkout first."""
+    """Return the environment of a child: this checkout first."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), cache.CACHE_VARIABLE: str(job.engines)}

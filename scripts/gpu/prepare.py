@@ -117,7 +117,7 @@ def record_reference(args: argparse.Namespace) -> None:
 
 
 def describe_network(graph: Path) -> dict[str, Any]:
-    """Give a graph's nodes and the shapes of its constants; small constants with their values."""
+    """Return a graph's nodes and the shapes of its constants; small constants with their values."""
     import onnx
     from onnx import helper, numpy_helper
 

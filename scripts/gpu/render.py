@@ -58,7 +58,7 @@ def missed(report: dict[str, Any]) -> list[str]:
 
 
 def drop(report: dict[str, Any], precision: str) -> float:
-    """Give the AP points lost; infinite where nothing was measured."""
+    """Return the AP points lost; infinite where nothing was measured."""
     found, reference = report["accuracy"].get(precision), report["accuracy"].get("reference")
     figures = found and found.get("figures")
     if not figures or not reference or figures["AP"] is None or reference["AP"] is None:
@@ -67,12 +67,12 @@ def drop(report: dict[str, Any], precision: str) -> float:
 
 
 def engines(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give each engine that was asked for."""
+    """Return each engine that was asked for."""
     return ((name, item) for name, item in report["build"].items() if isinstance(item, dict))
 
 
 def section(report: dict[str, Any]) -> Iterator[str]:
-    """Give the lines of the section."""
+    """Return the lines of the section."""
     about, inputs = report["about"], report["about"]["inputs"]
     if about["dry_run"]:
         yield "## Dry run of scripts/gpu: no GPU, onnxruntime in TensorRT's place. NOT A MEASUREMENT OF TENSORRT."

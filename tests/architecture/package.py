@@ -37,7 +37,7 @@ OPTIONAL_PACKAGES = (
 
 
 def module_name(path: Path) -> str:
-    """Give the dotted name of a source file of the package."""
+    """Return the dotted name of a source file of the package."""
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

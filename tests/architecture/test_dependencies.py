@@ -22,7 +22,7 @@ IMPORTERS = {"require", "import_module", "available"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Give the top-level modules that a file imports, each with the extra that `require` advises, if it does."""
+    """Return the top-level modules that a file imports, each with the extra that `require` advises, if it does."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name.partition(".")[0], None) for alias in node.names)
@@ -48,7 +48,7 @@ def normalised(requirement: str) -> str:
 
 @cache
 def declared(extra: str | None) -> frozenset[str]:
-    """Give the distributions that an extra brings, with those of the bare install; None is the latter alone."""
+    """Return the distributions that an extra brings, with those of the bare install; None is the latter alone."""
     project = PYPROJECT["project"]
     found = {normalised(requirement) for requirement in project["dependencies"]}
     for requirement in project["optional-dependencies"][extra] if extra else ():
@@ -60,7 +60,7 @@ def declared(extra: str | None) -> frozenset[str]:
 
 @cache
 def distributions_of(module: str) -> frozenset[str]:
-    """Give the distributions that a module may come from: several where they share a namespace."""
+    """Return the distributions that a module may come from: several where they share a namespace."""
     installed = metadata.packages_distributions().get(module, [])
     return frozenset(map(normalised, installed or [OTHER_NAMES.get(module, module)]))
 

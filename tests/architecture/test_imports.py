@@ -31,7 +31,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def block(packages: tuple[str, ...]) -> str:
-    """Give code after which importing any of the packages fails."""
+    """Return code after which importing any of the packages fails."""
     return f"import sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
 
 

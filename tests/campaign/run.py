@@ -132,7 +132,7 @@ def _resident_bytes(process: int) -> int:
 
 
 def run_words(words: list[str]) -> Callable[[], int]:
-    """Give what runs a command line."""
+    """Return what runs a command line."""
 
     def work() -> int:
         sys.argv = ["mdpose-edge", *words]
@@ -143,7 +143,7 @@ def run_words(words: list[str]) -> Callable[[], int]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Give a digest of every file, and "folder" of every folder, by its path."""
+    """Return a digest of every file, and "folder" of every folder, by its path."""
     found = {}
     for path in sorted(folder.rglob("*")):
         found[str(path.relative_to(folder))] = _digest(path) if path.is_file() else "folder"

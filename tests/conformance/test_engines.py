@@ -100,7 +100,7 @@ def opened(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Ope
 
 @pytest.fixture(scope="module")
 def reference(artifacts: Artifacts) -> Callable[[str], Callable[[NDArray[np.uint8]], Heads]]:
-    """Give a family's network as trained, which no adapter has touched."""
+    """Return a family's network as trained, which no adapter has touched."""
     return cache(lambda family: artifacts.of(family).reference())
 
 

@@ -41,7 +41,7 @@ COMMANDS = dict(all_commands(cli.app))
 
 
 def words_for(name: tuple[str, ...]) -> list[str]:
-    """Give each required argument and option of a command a word that it takes."""
+    """Return each required argument and option of a command a word that it takes."""
     command: Any = typer.main.get_command(cli.app)
     for part in name:
         command = command.commands[part]

@@ -21,7 +21,7 @@ from tests.unit.datasets.public_formats import write_crowdpose, write_ochuman
 
 
 def truth_as_results(split: CocoSplit, images: range, shift: float = 0.0, score: float = 0.9) -> list[dict[str, Any]]:
-    """Give the annotated people of some images as results, moved to the right by some px."""
+    """Return the annotated people of some images as results, moved to the right by some px."""
     results = []
     for index in images:
         for triples in split.keypoints[split.first_person[index] : split.first_person[index + 1]]:

@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def examples(page: str) -> list[tuple[str, str]]:
-    """Give each example with the heading above it."""
+    """Return each example with the heading above it."""
     parts = re.split(r"(?m)^## (.*)$", (DOCS / page).read_text(encoding="utf-8"))
     sections = zip(parts[1::2], parts[2::2], strict=True)
     return [(title, code) for title, text in sections for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]

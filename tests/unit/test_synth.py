@@ -260,7 +260,7 @@ class TestOcclusion:
 
 class TestVariety:
     def people(self, variety: float) -> list[np.ndarray]:
-        """Give the 3-D keypoints of many people, (17, 3) in camera coordinates (x right, y down, z away)."""
+        """Return the 3-D keypoints of many people, (17, 3) in camera coordinates (x right, y down, z away)."""
         scenes = [render_scene(seed, (96, 96), (2, 4), 0.0, variety) for seed in range(12)]
         return [np.array(record["keypoints_3d"]) for scene in scenes for record in scene.annotations]
 

@@ -23,7 +23,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 
 @pytest.fixture
 def model(sound: onnx.ModelProto) -> onnx.ModelProto:
-    """Give a copy that a test may spoil."""
+    """Return a copy that a test may spoil."""
     copy = onnx.ModelProto()
     copy.CopyFrom(sound)
     return copy

@@ -104,7 +104,7 @@ def scale_times_4(model: Any) -> None:
 
 
 def gamma_constant(model: Any) -> None:
-    """Give the gamma outputs Q/DQ of so coarse a step that every value becomes 0."""
+    """Return the gamma outputs Q/DQ of so coarse a step that every value becomes 0."""
     step = onnx.numpy_helper.from_array(np.float32(1e3), "coarse_step")
     zero = onnx.numpy_helper.from_array(np.int8(0), "coarse_zero")
     model.graph.initializer.extend([step, zero])

@@ -23,7 +23,7 @@ def scene(number: int) -> Any:
 
 
 def by_name(person: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[float, float, int]]:
-    """Give COCO's keypoints by name, with a head and a neck above and below the nose where they are wanted."""
+    """Return COCO's keypoints by name, with a head and a neck above and below the nose where they are wanted."""
     triples = np.array(person["keypoints"], float).reshape(-1, 3)
     points = {name: (x, y, int(v)) for name, (x, y, v) in zip(COCO_KEYPOINTS.names, triples, strict=True)}
     x, y, v = points["nose"]

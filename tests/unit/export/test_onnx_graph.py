@@ -33,7 +33,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, M
 
 @pytest.fixture
 def graph(traced: tuple[onnx.ModelProto, ModelSpec]) -> onnx.ModelProto:
-    """Give a copy that a test may spoil."""
+    """Return a copy that a test may spoil."""
     copy = onnx.ModelProto()
     copy.CopyFrom(traced[0])
     return copy

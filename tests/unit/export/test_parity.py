@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def network(artifacts: Artifacts) -> MDPoseNetwork:
-    """Give a copy that a test may spoil."""
+    """Return a copy that a test may spoil."""
     return load_network(artifacts.checkpoint())[0]
 
 

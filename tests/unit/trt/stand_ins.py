@@ -29,7 +29,7 @@ def write_packages(folder: Path, version: str, *, error: float = 0.0) -> Path:
 
 
 def modules(version: str, *, error: float) -> dict[str, object]:
-    """Give the modules of this process by name, the same ones each time: one machine is behind them."""
+    """Return the modules of this process by name, the same ones each time: one machine is behind them."""
     if not _found:
         from tests.unit.trt.fake_pycuda import Machine, fake_pycuda
         from tests.unit.trt.fake_tensorrt import Knobs, fake_tensorrt

@@ -57,7 +57,7 @@ def attribute_path(node: ast.expr) -> list[str] | None:
 
 
 def qualified(path: list[str]) -> str | None:
-    """Give TensorRT's name for what is asked for, or None where it is none of TensorRT's."""
+    """Return TensorRT's name for what is asked for, or None where it is none of TensorRT's."""
     if path[0] in ("trt", "_trt"):
         name = ".".join(path[1:])
         for alias, real in ALIASES.items():

@@ -53,7 +53,7 @@ def small_spec(backbone: str = "mobilenetv4_conv_small", levels: tuple[str, ...]
 
 
 def randomise_batch_norm(module: nn.Module) -> None:
-    """Give every batch norm statistics and parameters as different from the identity as training does."""
+    """Return every batch norm statistics and parameters as different from the identity as training does."""
     generator = torch.Generator().manual_seed(1)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):

@@ -66,7 +66,7 @@ def score_of(logit: float) -> np.float32:
 
 
 def peaks_by_loops(logits: list[list[float]], threshold: float) -> list[tuple[int, int]]:
-    """Give the (row, column) of peaks; of a plateau's cells that touch, the first."""
+    """Return the (row, column) of peaks; of a plateau's cells that touch, the first."""
     rows, columns = len(logits), len(logits[0])
     found = []
     for row in range(rows):
