@@ -2,8 +2,8 @@
 
     mdpose-edge synth video VIDEO --seconds 10 --size 1280x720 --people 10 --mp4
     mdpose-edge synth video CROWD --seconds 2 --size 1280x720 --people 100
-    python benchmarks/stream.py BUNDLE VIDEO/video.mp4 --crowd CROWD [--plant] [--threads N] [--json FILE]
-    python benchmarks/stream.py TINY_BUNDLE VIDEO/video.mp4 --memory 10000
+    python -m benchmarks.stream BUNDLE VIDEO/video.mp4 --crowd CROWD [--plant] [--threads N] [--json FILE]
+    python -m benchmarks.stream TINY_BUNDLE VIDEO/video.mp4 --memory 10000
 
 - throughput: the pipeline against the sequential loop (read, estimate, write), and against the engine alone; each runs
   --rounds times in turn, and the ratio is that of the medians. The sink is a JSONL file.
@@ -29,9 +29,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from decode import EMPTY_LOGIT, Scenario, make_heads
 from numpy.typing import NDArray
 
+from benchmarks.decoders.mdpose import EMPTY_LOGIT, Scenario, make_heads
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.machine.facts import machine_identity

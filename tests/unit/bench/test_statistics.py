@@ -12,6 +12,7 @@ from mdpose_edge.bench.statistics import (
     MAX_SPREAD,
     MAX_TAIL,
     MIN_ROUNDS,
+    fastest_tenth,
     judge_stability,
     median_ratio,
     quantiles,
@@ -19,8 +20,13 @@ from mdpose_edge.bench.statistics import (
 
 
 def test_quantiles() -> None:
-    found = quantiles(np.arange(101.0))
-    assert found == {"p50": 50, "p90": 90, "p99": 99, "mean": 50}
+    found = quantiles(np.arange(101.0)[::-1])
+    assert found == {"p50": 50, "p90": 90, "p99": 99, "mean": 50, "fastest_tenth": 5}
+
+
+def test_the_fastest_tenth_is_the_mean_of_the_calls_that_nothing_held_up() -> None:
+    assert fastest_tenth(np.array([[7.0, 3.0], [9.0, 4.0]])) == 3
+    assert fastest_tenth(np.array([9.0, 1.0, 2.0] + [10.0] * 17)) == 1.5
 
 
 def test_a_quiet_run_is_stable() -> None:

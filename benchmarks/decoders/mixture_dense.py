@@ -1,27 +1,18 @@
-"""Measure the head tensors of mixture dense regression to Poses, beside the same in plain loops.
+"""Mixture dense regression at 512 px (128 x 128 cells), beside the same in plain loops.
 
-    python -m benchmarks.decode_dense --json decode_dense.json
-
-All runs in one thread: the processor's time, over all threads, is no more than that on the wall. The scenarios are
-those of the project's targets, at 512 px (128 x 128 cells): 30 people in 1 ms, 100 in 2 ms, with and without refinement
-by heat maps; and the many weak peaks of an evaluation.
+30 people and 100, with and without refinement by heat maps, and the many weak peaks of an evaluation.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
-import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.decode import processor, time_ms
+from benchmarks.decoders.case import Case
 from mdpose_edge.families.mixture_dense.decode import EVALUATION
 from mdpose_edge.families.mixture_dense.heads import HEAT_REACH, HEAT_THRESHOLD, STRIDE, Constants, mixture_dense_spec
 from mdpose_edge.families.registry import make_decoder
@@ -131,43 +122,20 @@ def _loop_peaks(logits: list[list[float]], cut: float) -> list[tuple[float, int,
     return found
 
 
-def measure(scenario: Scenario, repeats: int) -> dict[str, Any]:
-    """Measure one scenario, and see that the plain loops find the same."""
-    spec = mixture_dense_spec(InputSpec(SIZE, SIZE), Constants(COMPONENTS, 1.0, scenario.heatmaps))
-    heads = make_heads(spec, scenario.people)
-    decoder, geometry = make_decoder(spec, scenario.options), frame_geometry(FRAME_WH, spec.input)
-    found = decoder(heads, frame_geometry((SIZE, SIZE), spec.input))
-    looped = np.array(loop_decode(spec, heads, scenario.options))
-    if np.abs(found.keypoints_xy - looped).max() > 1e-3:
-        raise RuntimeError("the decoder and the plain loops find different keypoints")
-    return {
-        "scenario": scenario.name,
-        "kept": len(found),
-        "target_ms": scenario.target_ms,
-        "decode": time_ms(lambda: decoder(heads, geometry), repeats),
-        "loops": time_ms(lambda: loop_decode(spec, heads, scenario.options), 3),
-    }
-
-
-def main() -> None:
-    """Measure every scenario, print a table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--repeats", type=int, default=500)
-    args = parser.parse_args()
-    rows = [measure(scenario, args.repeats) for scenario in SCENARIOS]
-    print(f"{'ms':38} {'kept':>5} {'median':>8} {'p90':>8} {'cpu':>8} {'target':>7} {'loops':>8}")
-    for row in rows:
-        decode = row["decode"]
-        print(
-            f"{row['scenario']:38} {row['kept']:5d} {decode['median_ms']:8.3f} {decode['p90_ms']:8.3f} "
-            f"{decode['cpu_median_ms']:8.3f} {row['target_ms']:7.1f} {row['loops']['cpu_median_ms']:8.1f}"
+def cases() -> Iterator[Case]:
+    """Draw every scenario, and see that the plain loops find the same."""
+    for scenario in SCENARIOS:
+        spec = mixture_dense_spec(InputSpec(SIZE, SIZE), Constants(COMPONENTS, 1.0, scenario.heatmaps))
+        heads = make_heads(spec, scenario.people)
+        decoder, geometry = make_decoder(spec, scenario.options), frame_geometry(FRAME_WH, spec.input)
+        found = decoder(heads, frame_geometry((SIZE, SIZE), spec.input))
+        looped = np.array(loop_decode(spec, heads, scenario.options))
+        if np.abs(found.keypoints_xy - looped).max() > 1e-3:
+            raise RuntimeError("the decoder and the plain loops find different keypoints")
+        yield Case(
+            scenario.name,
+            len(found),
+            scenario.target_ms,
+            lambda decoder=decoder, heads=heads, geometry=geometry: decoder(heads, geometry),
+            {"loops": lambda spec=spec, heads=heads, options=scenario.options: loop_decode(spec, heads, options)},
         )
-    if args.json:
-        machine = {"processor": processor(), "load": os.getloadavg()[0], "python": platform.python_version()}
-        report = {"machine": machine, "numpy": np.__version__, "repeats": args.repeats, "scenarios": rows}
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
