@@ -21,10 +21,12 @@ Model = Annotated[
     Path, typer.Argument(help="A bundle folder, a .safetensors checkpoint, or people: the shipped model.")
 ]
 Data = Annotated[Path, typer.Option(help="A dataset's folder: COCO's layout, or as docs/data.md says of others.")]
-Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its person_keypoints annotations.')]
+Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its annotations.')]
 DataFormat = Annotated[
     str | None,
-    typer.Option("--format", metavar="FORMAT", help="coco, crowdpose or ochuman. Default: the only one that is there."),
+    typer.Option(
+        "--format", metavar="FORMAT", help="coco, crowdpose, ochuman or instances. Default: the only one that is there."
+    ),
 ]
 Keypoints = Annotated[
     str | None,

@@ -56,10 +56,10 @@ def check(
     with progress_shown("checking") as report:
         found = check_data(folder, split, data_format, keypoints=wanted, progress=report)
     write_json(json_file, found.to_json_dict())
-    typer.echo(
-        f"{found.annotation_file} ({found.format}): {found.images} images, {found.people} people, "
-        f"{found.labelled_people} with keypoints"
-    )
+    what = f"{found.people} people, {found.labelled_people} with keypoints"
+    if found.categories:
+        what = f"{found.people} boxes: " + ", ".join(f"{count} {name}" for name, count in found.categories.items())
+    typer.echo(f"{found.annotation_file} ({found.format}): {found.images} images, {what}")
     if not found.faults:
         typer.echo("no faults")
         return

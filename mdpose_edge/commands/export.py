@@ -87,7 +87,8 @@ def export(
     ] = None,
     val_split: Annotated[str, typer.Option(help='Of --val-data: "val" reads DIR/val2017.')] = "val",
     val_format: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Of --val-data: coco, crowdpose or ochuman, where it has two.")
+        str | None,
+        typer.Option(metavar="FORMAT", help="Of --val-data: coco, crowdpose, ochuman, instances; where it has two."),
     ] = None,
     val_limit: Annotated[int | None, typer.Option(min=1, help="Of --val-data: only the first so many images.")] = None,
     max_drop: Annotated[

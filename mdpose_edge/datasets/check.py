@@ -23,11 +23,12 @@ from mdpose_edge.datasets.images import (
     read_image,
     read_image_bytes,
 )
-from mdpose_edge.datasets.layout import locate
+from mdpose_edge.datasets.instance_faults import count_by_category, instance_faults
+from mdpose_edge.datasets.layout import BOX_FORMAT, locate
 from mdpose_edge.datasets.orientation import SIDEWAYS, orientation_of
 from mdpose_edge.datasets.readers import coco_form
 from mdpose_edge.draw import contact_sheet
-from mdpose_edge.errors import DataError, InputError
+from mdpose_edge.errors import ConfigError, DataError, InputError
 from mdpose_edge.spec import KeypointSpec
 
 SHEET_PICTURES = 24
@@ -53,6 +54,8 @@ class Findings:
     people: int
     labelled_people: int
     faults: tuple[Fault, ...]
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """How many boxes of each category there are, where they are of any; `people` are all of them then."""
     stated_wh: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     """Width and height of each image by its file, as the annotations have them."""
 
@@ -64,6 +67,8 @@ class Findings:
         """Return everything, ready for json.dump."""
         plain = {key: getattr(self, key) for key in ("data", "split", "format", "images", "people", "labelled_people")}
         faults = [fault.to_json_dict() for fault in self.faults]
+        if self.categories:
+            plain["categories"] = dict(self.categories)
         return {**plain, "annotation_file": str(self.annotation_file), "counts": self.counts(), "faults": faults}
 
 
@@ -86,6 +91,7 @@ def check_data(
 
     Raises:
         DataError: there is no annotation file, it is no JSON object, or it is of another format than its name says.
+        ConfigError: keypoints are wanted of a file of boxes.
     """
     located = locate(data_dir, split, data_format)
     data = coco_form(read_annotations(located.annotation_file), located, split)
@@ -93,7 +99,11 @@ def check_data(
     people = [record for record in data.get("annotations") or [] if isinstance(record, dict)]
     if not images:
         raise DataError(str(located.annotation_file), expected="images", got="none", do="use another file")
-    faults = annotation_faults(data, keypoints)
+    has_boxes = located.format == BOX_FORMAT
+    if has_boxes and keypoints is not None:
+        do = "leave the option out, or give data with keypoints"
+        raise ConfigError("--keypoints", expected="annotations of keypoints", got=str(located.annotation_file), do=do)
+    faults = instance_faults(data) if has_boxes else annotation_faults(data, keypoints)
     faults += _picture_faults(images, located.image_dir, progress)
     return Findings(
         data=str(data_dir),
@@ -105,6 +115,7 @@ def check_data(
         people=len(people),
         labelled_people=sum(bool(person.get("num_keypoints")) for person in people),
         faults=tuple(faults),
+        categories=count_by_category(data) if has_boxes else {},
         stated_wh={str(image.get("file_name")): (image.get("width"), image.get("height")) for image in images},
     )
 

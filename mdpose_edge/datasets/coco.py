@@ -30,6 +30,8 @@ ANNOTATION_KEYS = ("image_id", "category_id", "keypoints", "num_keypoints", "bbo
 """What each annotation of a person must carry: the data that COCO's protocol reads."""
 PERSON_CATEGORY_ID = 1
 """COCO's id of the category person, in results and ground truth alike."""
+BOX_COLUMNS = 4
+"""x, y, width and height."""
 KEYPOINT_DECIMALS = 3
 """Of a coordinate in a result file, in pixels: far below what any OKS threshold can tell apart."""
 
@@ -50,8 +52,19 @@ class CocoImage:
 
 
 @dataclass(frozen=True)
+class Categories:
+    """What the boxes of a split are of."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    """The file's, of each name; results carry them too."""
+    of: NDArray[np.int64]
+    """(boxes,): of each box, an index into both."""
+
+
+@dataclass(frozen=True)
 class Persons:
-    """N annotated people, crowds and people without keypoints included."""
+    """N annotated people, crowds and people without keypoints included; or instances, where there are no keypoints."""
 
     keypoints: NDArray[np.float32]
     """(N, K, 3): x and y in px, and v (0 not labelled, 1 labelled but hidden, 2 visible)."""
@@ -63,6 +76,8 @@ class Persons:
     """(N,): a group that was not annotated one by one."""
     num_keypoints: NDArray[np.int64]
     """(N,): how many are labelled, as the file says."""
+    classes: NDArray[np.int64] | None = None
+    """(N,): an index into `Categories`, or None where all are people."""
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -96,6 +111,19 @@ class CocoSplit:
     """As the file orders them, where `keypoint_names` are the same in another order."""
     crowd_index: NDArray[np.float64] | None = None
     """(images,) in [0, 1], CrowdPose only: how much the people of an image overlap."""
+    categories: Categories | None = None
+    """Of boxes without keypoints; None where there are people with keypoints alone."""
+
+    @property
+    def result_ids(self) -> tuple[int, ...]:
+        """The category ids of results, by class."""
+        return (self.category_id,) if self.categories is None else self.categories.ids
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """(people,): who is measured on: people with keypoints, or every box; crowds apart."""
+        labelled: NDArray[np.bool_] = ~self.iscrowd
+        return labelled if self.categories is not None else labelled & (self.num_keypoints > 0)
 
     def persons(self, index: int) -> Persons:
         """Return the people of the image at `index`, in the order of the file."""
@@ -106,6 +134,7 @@ class CocoSplit:
             self.areas[rows].astype(np.float32),
             self.iscrowd[rows],
             self.num_keypoints[rows],
+            None if self.categories is None else self.categories.of[rows],
         )
 
     def check_people(self, num_images: int | None = None) -> None:
@@ -115,19 +144,22 @@ class CocoSplit:
             num_images: only the first so many images, or None for all.
 
         Raises:
-            DataError: none of them shows a person with keypoints, crowds apart, or one of those has no area.
+            DataError: none of them shows a person with keypoints, or a box, crowds apart; or somebody with keypoints
+                has no area.
         """
         count = len(self.images[:num_images])
         people = slice(self.first_person[count])
-        measured = ~self.iscrowd[people] & (self.num_keypoints[people] > 0)
+        measured = self.measured[people]
         if not measured.any():
             whole = count == len(self.images)
             of = "the split" if whole else f"the first {count} of {len(self.images)} images"
             do = "give annotated data, or another split" if whole else "take more images"
             expected = "people with annotated keypoints to measure on"
+            if self.categories is not None:
+                expected = "annotated boxes to measure on"
             raise DataError(str(self.annotation_file), expected=expected, got=f"none in {of}", do=do)
         flat = measured & (self.areas[people] <= 0)
-        if flat.any():
+        if flat.any() and self.categories is None:
             expected, got = "an area above 0 of each person, by which OKS is measured", f"{flat.sum()} without"
             do = "correct them; mdpose-edge data check lists them"
             raise DataError(str(self.annotation_file), expected=expected, got=got, do=do)
@@ -136,14 +168,16 @@ class CocoSplit:
         """Refuse to train where no picture shows anybody.
 
         Raises:
-            DataError: no person with keypoints has the centre of its box inside its image.
+            DataError: no person with keypoints, or no box, has the centre of its box inside its image.
         """
         wh = np.repeat([image.wh for image in self.images], np.diff(self.first_person), axis=0)
         centres = self.boxes_xywh[:, :2] + self.boxes_xywh[:, 2:] / 2
         inside = ((centres >= 0) & (centres < wh)).all(axis=1)
-        labelled = ~self.iscrowd & (self.num_keypoints > 0)
+        labelled = self.measured
         if labelled.any() and not (labelled & inside).any():
             expected, got = "people inside their images to train on", f"{labelled.sum()}, all of them outside"
+            if self.categories is not None:
+                expected = "boxes inside their images to train on"
             do = "correct the boxes; mdpose-edge data check lists them"
             raise DataError(str(self.annotation_file), expected=expected, got=got, do=do)
 
@@ -162,6 +196,8 @@ class CocoSplit:
         """
         images = self.images[:num_images]
         owners = np.repeat([image.id for image in images], np.diff(self.first_person[: len(images) + 1]))
+        if self.categories is not None:
+            return {**_image_list(images), **self._boxes(self.categories, owners.tolist())}
         columns = (self.keypoints, self.num_keypoints, self.boxes_xywh, self.areas, self.iscrowd)
         rows = zip(owners, *(column[: len(owners)] for column in columns), strict=True)
         annotations = [
@@ -178,10 +214,32 @@ class CocoSplit:
             for row, (image_id, keypoints, count, box, area, crowd) in enumerate(rows)
         ]
         return {
-            "images": [{"id": image.id, "width": image.width, "height": image.height} for image in images],
+            **_image_list(images),
             "annotations": annotations,
             "categories": [{"id": self.category_id, "name": "person", "keypoints": list(self.keypoint_names)}],
         }
+
+    def _boxes(self, categories: Categories, owners: list[int]) -> dict[str, Any]:
+        """Return annotations and categories of the first so many boxes, whose images' ids are given."""
+        columns = (categories.of, self.boxes_xywh, self.areas, self.iscrowd)
+        rows = zip(owners, *(column[: len(owners)] for column in columns), strict=True)
+        annotations = [
+            {
+                "id": row + 1,
+                "image_id": image_id,
+                "category_id": categories.ids[number],
+                "bbox": box.tolist(),
+                "area": float(area),
+                "iscrowd": int(crowd),
+            }
+            for row, (image_id, number, box, area, crowd) in enumerate(rows)
+        ]
+        named = zip(categories.ids, categories.names, strict=True)
+        return {"annotations": annotations, "categories": [{"id": number, "name": name} for number, name in named]}
+
+
+def _image_list(images: Sequence[CocoImage]) -> dict[str, Any]:
+    return {"images": [{"id": image.id, "width": image.width, "height": image.height} for image in images]}
 
 
 def load_split(data_dir: str | Path, split: str) -> CocoSplit:
@@ -217,11 +275,11 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
             do = "use COCO's person_keypoints file"
             raise DataError(where, expected=f"a list under the key {key}", got="none", do=do)
     category_id, names = keypoint_category(data, where)
-    images = _read_images(data["images"], image_dir, where)
+    images = read_images(data["images"], image_dir, where)
     index_of = {image.id: index for index, image in enumerate(images)}
     people = list(_check_people(data["annotations"], category_id, len(names), index_of, where))
-    counts = _numbers(people, "num_keypoints", 1, where)[:, 0].astype(np.int64)
-    keypoints = _numbers(people, "keypoints", 3 * len(names), where).reshape(-1, len(names), 3)
+    counts = numbers_of(people, "num_keypoints", 1, where)[:, 0].astype(np.int64)
+    keypoints = numbers_of(people, "keypoints", 3 * len(names), where).reshape(-1, len(names), 3)
     keypoints[counts == 0, :, 2] = 0  # whatever v says: COCO's protocol takes nobody by their keypoints then
     owners = np.fromiter((index_of[person["image_id"]] for person in people), np.int64, len(people))
     order = np.argsort(owners, kind="stable")
@@ -233,9 +291,9 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
         keypoint_names=names,
         first_person=np.searchsorted(owners[order], np.arange(len(images) + 1)),
         keypoints=keypoints[order],
-        boxes_xywh=_at_least_zero("box side", _numbers(people, "bbox", 4, where), slice(2, 4), where)[order],
-        areas=_at_least_zero("area", _numbers(people, "area", 1, where), slice(None), where)[order, 0],
-        iscrowd=_numbers(people, "iscrowd", 1, where)[order, 0] != 0,
+        boxes_xywh=at_least_zero("box side", numbers_of(people, "bbox", 4, where), slice(2, 4), where)[order],
+        areas=at_least_zero("area", numbers_of(people, "area", 1, where), slice(None), where)[order, 0],
+        iscrowd=numbers_of(people, "iscrowd", 1, where)[order, 0] != 0,
         num_keypoints=counts[order],
     )
 
@@ -386,7 +444,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
             data = parse_json(file.read())
     except FileNotFoundError:
         do = "pass a folder in COCO's layout, or correct the split"
-        raise DataError(where, expected="COCO keypoint annotations", got="no such file", do=do) from None
+        raise DataError(where, expected="COCO annotations", got="no such file", do=do) from None
     except OSError as error:
         got = f"the system's answer: {error.strerror}"
         raise DataError(where, expected="a readable file", got=got, do="check the file and its rights") from error
@@ -399,7 +457,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImage, ...]:
+def read_images(records: list[Any], folder: Path, where: str) -> tuple[CocoImage, ...]:
+    """Read the list of images.
+
+    Raises:
+        DataError: a record is malformed, two have one id or file, or a file is not in the folder.
+    """
     if not folder.is_dir():
         do = "put the images there"
         raise DataError(str(folder), expected="the folder with the split's images", got="no such folder", do=do)
@@ -482,7 +545,12 @@ def _problem_of(
     return None
 
 
-def _numbers(people: list[dict[str, Any]], key: str, width: int, where: str) -> NDArray[np.float64]:
+def numbers_of(people: list[dict[str, Any]], key: str, width: int, where: str) -> NDArray[np.float64]:
+    """Return what annotations have under a key, (people, width).
+
+    Raises:
+        DataError: it is no number, not finite, or too large.
+    """
     values: Iterable[Any] = (person[key] for person in people)
     flat = values if width == 1 else chain.from_iterable(values)
     try:
@@ -495,7 +563,12 @@ def _numbers(people: list[dict[str, Any]], key: str, width: int, where: str) -> 
     return numbers
 
 
-def _at_least_zero(name: str, numbers: NDArray[np.float64], columns: slice, where: str) -> NDArray[np.float64]:
+def at_least_zero(name: str, numbers: NDArray[np.float64], columns: slice, where: str) -> NDArray[np.float64]:
+    """Return numbers of which some columns must not be below 0.
+
+    Raises:
+        DataError: one is.
+    """
     lowest = numbers[:, columns].min(initial=0.0)
     if lowest < 0:
         do = "correct the file; mdpose-edge data check lists every such annotation"

@@ -53,16 +53,16 @@ def annotation_faults(data: Mapping[str, Any], keypoints: KeypointSpec | None = 
         data: see readers.coco_form.
         keypoints: the set that is wanted of the file, or None for the file's own names.
     """
-    images, annotations = _dicts(data.get("images")), _dicts(data.get("annotations"))
-    categories = [category for category in _dicts(data.get("categories")) if category.get("keypoints")]
+    images, annotations = records_of(data.get("images")), records_of(data.get("annotations"))
+    categories = [category for category in records_of(data.get("categories")) if category.get("keypoints")]
     names = _keypoint_names(categories)
-    faults = [*_section_faults(data), *_name_faults(names, keypoints), *_duplicates("image id", images)]
+    faults = [*section_faults(data), *_name_faults(names, keypoints), *duplicates("image id", images)]
     if len(categories) > 1:
         faults.append(Fault("several keypoint categories", f"{len(categories)} name keypoints: keep one"))
-    faults += [*_files_twice(images), *_people_twice(annotations)]
-    faults += [fault for image in images for fault in _image_faults(image)]
-    faults += _duplicates("annotation id", annotations)
-    by_id = {image.get("id"): image for image in images if _hashable(image.get("id"))}
+    faults += [*files_twice(images), *_people_twice(annotations)]
+    faults += [fault for image in images for fault in image_faults(image)]
+    faults += duplicates("annotation id", annotations)
+    by_id = images_by_id(images)
     if isinstance(data.get("annotations"), list) and not any(map(_is_labelled, annotations)):
         faults.append(
             Fault("nobody labelled", "no person with keypoints, crowds apart: nothing to train or measure on")
@@ -73,7 +73,8 @@ def annotation_faults(data: Mapping[str, Any], keypoints: KeypointSpec | None = 
     return faults
 
 
-def _section_faults(data: Mapping[str, Any]) -> Iterator[Fault]:
+def section_faults(data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is missing or malformed of the three lists."""
     for key in ("images", "annotations", "categories"):
         records = data.get(key)
         if not isinstance(records, list):
@@ -104,14 +105,15 @@ def _name_faults(names: Sequence[str], keypoints: KeypointSpec | None) -> Iterat
             yield Fault("flip without partner", f"{name} has no {other} counterpart")
 
 
-def _duplicates(what: str, records: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+def duplicates(what: str, records: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+    """Yield ids that stand twice; `what` is whose."""
     counts = Counter(record["id"] for record in records if _hashable(record.get("id")))
     for number, count in counts.items():
         if count > 1:
             yield Fault(f"duplicate {what}", f"{what} {number} stands {count} times", annotation=number)
 
 
-def _files_twice(images: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+def files_twice(images: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
     """Find files that are several images: their people are each other's misses in an evaluation."""
     ids: dict[str, set[Any]] = defaultdict(set)
     for image in images:
@@ -136,7 +138,8 @@ def _people_twice(annotations: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
         first.setdefault(person, number)
 
 
-def _image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
+def image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield the faults of an image's record."""
     name = image.get("file_name")
     if "id" not in image or not isinstance(name, str):
         yield Fault("malformed record", f"an image without id or file_name: {str(image)[:60]}")
@@ -162,10 +165,10 @@ def _person_faults(
         yield Fault("malformed record", f"image_id is not a whole number: {str(image_id)[:40]!r}", name, number)
     elif image is None:
         yield Fault("unknown image", f"image_id {image_id} does not stand under images", annotation=number)
-    box = _numbers(person.get("bbox"), 4)
-    triples = _numbers(person.get("keypoints"), 3 * keypoints)
+    box = plain_numbers(person.get("bbox"), 4)
+    triples = plain_numbers(person.get("keypoints"), 3 * keypoints)
     painted = None if triples is None else tuple((x, y, v) for x, y, v in triples.reshape(-1, 3).tolist())
-    rectangle = None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+    rectangle = None if box is None else as_box(box)
 
     def fault(kind: str, detail: str) -> Fault:
         return Fault(kind, detail, name, number, rectangle, painted)
@@ -184,7 +187,7 @@ def _person_faults(
         yield fault("malformed record", f"bbox is not 4 finite numbers: {str(person.get('bbox'))[:40]}")
     if triples is None and keypoints:  # without names their number is unknown, and that is said once
         yield fault("malformed record", f"keypoints are not {3 * keypoints} finite numbers")
-    yield from (fault(*found) for found in _size_faults(person, box))
+    yield from (fault(*found) for found in size_faults(person, box))
     if triples is not None:
         points = triples.reshape(-1, 3)
         yield from (fault(*found) for found in _keypoint_faults(points, person.get("num_keypoints")))
@@ -192,7 +195,8 @@ def _person_faults(
             yield from (fault(*found) for found in _place_faults(points, box, image))
 
 
-def _size_faults(person: Mapping[str, Any], box: NDArray[np.float64] | None) -> Iterator[tuple[str, str]]:
+def size_faults(person: Mapping[str, Any], box: NDArray[np.float64] | None) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the size of a box, and its area."""
     if box is not None and box[2:].min() <= 0:
         yield "non-positive box", f"{box[2]:g}x{box[3]:g} px"
     if not _positive(person.get("area")):
@@ -218,14 +222,34 @@ def _place_faults(
         outside = _beyond(labelled, np.zeros(2), size) > IMAGE_MARGIN_PX
         if outside.any():
             yield "keypoint outside image", f"{outside.sum()} of {len(labelled)}"
-        corners = None if box is None else np.stack([box[:2], box[:2] + box[2:]])
-        if box is not None and corners is not None and _beyond(corners, np.zeros(2), size).max() > IMAGE_MARGIN_PX:
-            yield "box outside image", " ".join(f"{side:g}" for side in box)
+        if box is not None and (found := box_outside(box, image)):
+            yield found
     if box is not None and box[2:].min() > 0:
         allowed = np.where(hidden, HIDDEN_MARGIN, VISIBLE_MARGIN) * box[2:].max()
         outside = _beyond(labelled, box[:2], box[:2] + box[2:]) > allowed
         if outside.any():
             yield "keypoint outside box", f"{outside.sum()} of {len(labelled)}"
+
+
+def box_outside(box: NDArray[np.float64], image: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Say whether a box (x, y, width, height) reaches out of its image, whose size the record states."""
+    if not (_positive(image.get("width")) and _positive(image.get("height"))):
+        return None
+    corners = np.stack([box[:2], box[:2] + box[2:]])
+    if _beyond(corners, np.zeros(2), np.array([image["width"], image["height"]], np.float64)).max() <= IMAGE_MARGIN_PX:
+        return None
+    return "box outside image", " ".join(f"{side:g}" for side in box)
+
+
+def images_by_id(images: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
+    """Return the images that have an id, by it."""
+    return {image.get("id"): image for image in images if _hashable(image.get("id"))}
+
+
+def as_box(numbers: NDArray[np.float64]) -> Box:
+    """Return four numbers as a box to paint."""
+    x, y, width, height = numbers.tolist()
+    return x, y, width, height
 
 
 def _beyond(points: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -239,7 +263,8 @@ def _keypoint_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(name) for name in named[0]] if named and isinstance(named[0], list) else []
 
 
-def _numbers(values: Any, count: int) -> NDArray[np.float64] | None:
+def plain_numbers(values: Any, count: int) -> NDArray[np.float64] | None:
+    """Return so many finite numbers, or None where the values are something else."""
     if not isinstance(values, list) or len(values) != count or not count:
         return None
     if not all(map(is_number, values)):
@@ -259,5 +284,6 @@ def _hashable(value: Any) -> bool:
     return isinstance(value, (int, float, str))
 
 
-def _dicts(records: Any) -> list[dict[str, Any]]:
+def records_of(records: Any) -> list[dict[str, Any]]:
+    """Return what is a record in a list that may be none."""
     return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []

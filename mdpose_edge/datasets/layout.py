@@ -7,9 +7,11 @@ from pathlib import Path
 
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS, keypoint_set
 from mdpose_edge.errors import ConfigError, DataError
-from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
+from mdpose_edge.spec import COCO_KEYPOINTS, NO_KEYPOINTS, KeypointSpec
 
-FORMATS = ("coco", "crowdpose", "ochuman")
+BOX_FORMAT = "instances"
+"""COCO's boxes of any categories, without keypoints."""
+FORMATS = ("coco", "crowdpose", "ochuman", BOX_FORMAT)
 """By the names that --format takes."""
 
 _PATTERNS = {
@@ -25,6 +27,7 @@ _PATTERNS = {
         ("ochuman.json", "images"),
         ("annotations/ochuman.json", "images"),
     ),
+    BOX_FORMAT: (("annotations/instances_{split}2017.json", "{split}2017"),),
 }
 """By format: annotation files as they are handed out and as they are usually stored, and the folder of their images."""
 _MAPPED = "ochuman_coco_format"
@@ -41,16 +44,19 @@ class Located:
 
     def default_keypoints(self) -> KeypointSpec:
         """Return what this format is trained on: OCHuman by COCO's 17 of its 19, as in its own protocol."""
-        return CROWDPOSE_KEYPOINTS if self.format == "crowdpose" else COCO_KEYPOINTS
+        return {"crowdpose": CROWDPOSE_KEYPOINTS, BOX_FORMAT: NO_KEYPOINTS}.get(self.format, COCO_KEYPOINTS)
 
 
-def locate(data_dir: str | Path, split: str, data_format: str | None = None) -> Located:
+def locate(data_dir: str | Path, split: str, data_format: str | None = None, *, boxes: bool = False) -> Located:
     """Find the annotation file of a split.
+
+    A folder of COCO's has files of keypoints and of boxes side by side: what is wanted is taken, else the other.
 
     Args:
         data_dir: the dataset's folder.
         split: "train", "val", "test", "trainval".
         data_format: one of FORMATS, or None to take the only one that has a file there.
+        boxes: what is wanted is boxes of any categories, rather than keypoints.
 
     Raises:
         ConfigError: no such format.
@@ -63,11 +69,13 @@ def locate(data_dir: str | Path, split: str, data_format: str | None = None) -> 
     formats = FORMATS if data_format is None else (data_format,)
     candidates = [_candidate(Path(data_dir), split, name, *pair) for name in formats for pair in _PATTERNS[name]]
     found = [candidate for candidate in candidates if candidate.annotation_file.is_file()]
+    wanted = [candidate for candidate in found if (candidate.format == BOX_FORMAT) == boxes]
+    found = wanted or found
     kinds = list(dict.fromkeys(candidate.format for candidate in found))
     if len(kinds) > 1:
         raise DataError(str(data_dir), expected="one format", got=" and ".join(kinds), do="choose with --format")
     # OCHuman's own file and the one mapped to COCO stand side by side as downloaded; the list has the mapped one first.
-    return found[0] if found else _nothing(Path(data_dir), candidates)
+    return found[0] if found else _nothing(Path(data_dir), candidates[::-1] if boxes else candidates)
 
 
 def is_dataset(data_dir: str | Path) -> bool:
@@ -103,7 +111,7 @@ def _candidate(data_dir: Path, split: str, name: str, file: str, images: str) ->
 
 
 def _nothing(data_dir: Path, candidates: list[Located]) -> Located:
-    if candidates[0].format == "coco":
+    if candidates[0].format in ("coco", BOX_FORMAT):
         return candidates[0]  # whose reader says what is missing, in COCO's words
     looked = " or ".join(str(candidate.annotation_file.relative_to(data_dir)) for candidate in candidates)
     do = "correct the folder, the split or --format"

@@ -1,4 +1,4 @@
-"""Splits of COCO, CrowdPose and OCHuman as one kind of object.
+"""Splits of COCO (people, and instances of any category), CrowdPose and OCHuman as one kind of object.
 
 The formats differ in the keypoints, in what v means, in whether a person has an area, and in how boxes are written; all
 of that ends here. Facts: docs/data.md.
@@ -7,15 +7,16 @@ of that ends here. Facts: docs/data.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID, CocoSplit, completed, read_annotations, split_of
+from mdpose_edge.datasets.instances import box_split_of
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
-from mdpose_edge.datasets.layout import Located, is_mapped, locate
+from mdpose_edge.datasets.layout import BOX_FORMAT, Located, is_mapped, locate
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import KeypointSpec
 
@@ -30,7 +31,11 @@ _CROWDPOSE_ALIASES = {"top_head": "head"}
 
 
 def open_split(
-    data_dir: str | Path, split: str, data_format: str | None = None, keypoints: KeypointSpec | None = None
+    data_dir: str | Path,
+    split: str,
+    data_format: str | None = None,
+    keypoints: KeypointSpec | None = None,
+    classes: Sequence[str] | None = None,
 ) -> CocoSplit:
     """Read a split of any known format.
 
@@ -39,14 +44,19 @@ def open_split(
         split: "train", "val", "test", ...
         data_format: one of layout.FORMATS, or None to take the only one that is there.
         keypoints: the keypoints wanted, in their order: those of the file, or a part of them. None takes COCO's files
-            as they are, CrowdPose's 14, and COCO's 17 of OCHuman's 19.
+            as they are, CrowdPose's 14, and COCO's 17 of OCHuman's 19; none at all asks for boxes.
+        classes: of boxes, the categories wanted, in their order; None takes all of the file.
 
     Raises:
         ConfigError: no such format.
-        DataError: the files cannot be found or used, or do not annotate these keypoints.
+        DataError: the files cannot be found or used, or do not annotate these keypoints or categories.
     """
-    located = locate(data_dir, split, data_format)
+    wants_boxes = keypoints is not None and not keypoints.names
+    located = locate(data_dir, split, data_format, boxes=wants_boxes)
     data = coco_form(read_annotations(located.annotation_file), located, split)
+    if wants_boxes or (keypoints is None and located.format == BOX_FORMAT):
+        boxes = box_split_of(data, located.annotation_file, located.image_dir, split, classes)
+        return dataclasses.replace(boxes, format=located.format)
     found = split_of(data, located.annotation_file, located.image_dir, split)
     found = dataclasses.replace(found, format=located.format, crowd_index=_crowd_index(data, located))
     if keypoints is None and located.format == "ochuman":
@@ -92,7 +102,7 @@ def coco_form(data: dict[str, Any], located: Located, split: str) -> dict[str, A
         data = _from_crowdpose(data, where)
     elif located.format == "ochuman" and not is_mapped(located):
         data = _from_ochuman(data, split, where)
-    return completed(data)
+    return data if located.format == BOX_FORMAT else completed(data)
 
 
 def _from_crowdpose(data: dict[str, Any], where: str) -> dict[str, Any]:
