@@ -23,7 +23,7 @@ from mdpose_edge.common.files import write_whole
 from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.evaluate import coco_figures, run_estimator
-from mdpose_edge.families.registry import evaluation_options
+from mdpose_edge.families.registry import evaluation_of
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.synth import write_dataset
 
@@ -54,7 +54,7 @@ def draw(out: Path, images: int, size: int, variety: float, seed: int) -> None:
 
 def measure(model: Path, split: CocoSplit, runtime: str | None, threads: int | None) -> dict[str, Any]:
     """Evaluate a model once, and give the figures of each range of overlap."""
-    decode = evaluation_options(read_model_spec(model).family)
+    decode = evaluation_of(read_model_spec(model))
     with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode) as estimator:
         results, _ = run_estimator(estimator, split)
         engine, sigmas = estimator.engine, estimator.spec.keypoints.sigmas

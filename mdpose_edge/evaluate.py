@@ -22,7 +22,7 @@ from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.families.registry import evaluation_options
+from mdpose_edge.families.registry import evaluation_of
 from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.registry import read_model_spec
@@ -103,7 +103,7 @@ def evaluate(
         MdposeError: the artifact or the engine fails.
     """
     _evaluation_library()  # before minutes of inference
-    decode = evaluation_options(read_model_spec(model).family)
+    decode = evaluation_of(read_model_spec(model))
     with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode) as estimator:
         keypoints = _measured_keypoints(str(model), estimator.spec.keypoints, keypoints)
         data = open_split(data_dir, split, data_format, keypoints)

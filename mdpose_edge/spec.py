@@ -90,10 +90,10 @@ class DecodeSpec:
 
     score_threshold: float = 0.3
     """A component with a score at or below this is no candidate."""
-    nms: Literal["box", "oks"] = "box"
-    """What overlap means: IoU of the boxes around the keypoints, or OKS."""
+    nms: Literal["box", "oks", "merge"] = "box"
+    """What overlap means: IoU of the boxes around the keypoints, or OKS; "merge" is OKS, with what overlaps merged."""
     nms_threshold: float = 0.7
-    """A candidate overlapping a better one by more than this is dropped."""
+    """A candidate overlapping a better one by more than this is dropped, or becomes a part of it."""
     pre_nms: int = 1000
     """At most so many candidates, best first, enter NMS."""
     max_poses: int = 100

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mdpose_edge.datasets.coco import CocoSplit, load_split
 from mdpose_edge.datasets.images import read_image
 from mdpose_edge.estimator import PoseEstimator
-from mdpose_edge.families.registry import evaluation_options
+from mdpose_edge.families.registry import evaluation_of
 from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.registry import read_model_spec
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     args = parser.parse_args()
     split = load_split(args.data, "val")
-    decode = evaluation_options(read_model_spec(args.model).family)
+    decode = evaluation_of(read_model_spec(args.model))
     with PoseEstimator(args.model, decode=decode) as estimator:
         sigmas = np.asarray(estimator.spec.keypoints.sigmas)
         threshold = estimator.spec.decode.score_threshold

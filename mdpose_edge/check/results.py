@@ -13,7 +13,7 @@ from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.errors import DataError
 from mdpose_edge.families.measure import Observation
-from mdpose_edge.families.registry import evaluation_options
+from mdpose_edge.families.registry import evaluation_of
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import ModelSpec
 
@@ -45,7 +45,7 @@ class Results:
             do = "give --data a folder in COCO's layout, or record head tensors with --record"
             raise DataError(self.name, expected="annotated images for a results file", got=images.where, do=do)
         self._threshold = candidate.decode.score_threshold
-        self._max_poses = evaluation_options(candidate.family).max_poses
+        self._max_poses = evaluation_of(candidate).max_poses
         rows = _read_rows(self.name, 3 * len(candidate.keypoints.names))
         self._rows = _rows_by_image(images.split.from_file_order(rows))
         self._num_keypoints = len(candidate.keypoints.names)

@@ -15,7 +15,7 @@ from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.base import check_finite
 from mdpose_edge.families.measure import Observation
-from mdpose_edge.families.registry import evaluation_options, make_decoder
+from mdpose_edge.families.registry import evaluation_of, make_decoder
 from mdpose_edge.preprocess import FrameGeometry, frame_geometry, preprocess
 from mdpose_edge.runtimes.registry import open_engine
 from mdpose_edge.spec import ModelSpec
@@ -50,7 +50,7 @@ class HeadsReader:
     """Turns one image's head tensors into an observation, by the one decoder."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._evaluate = make_decoder(spec, evaluation_options(spec.family))
+        self._evaluate = make_decoder(spec, evaluation_of(spec))
         self._deploy = make_decoder(spec)
 
     def __call__(self, heads: Heads, geometry: FrameGeometry) -> Observation:

@@ -6,6 +6,7 @@ package knows which family runs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -37,10 +38,14 @@ def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
         options: thresholds and bounds, instead of the spec's own.
 
     Raises:
-        SpecError: this version has no decoder for the family, or the spec lacks an output that the family needs.
+        SpecError: this version has no decoder for the family, the spec lacks an output that the family needs, or the
+            family does not merge poses.
     """
     module = family_module(spec.family, "decode")
-    decoder: Decoder = module.make_decoder(spec, spec.decode if options is None else options)
+    options = spec.decode if options is None else options
+    if options.nms == "merge" and not getattr(module, "MERGES", False):
+        raise SpecError("decode.nms", expected=f"box or oks for {spec.family}", got="merge", do="change it")
+    decoder: Decoder = module.make_decoder(spec, options)
     return decoder
 
 
@@ -51,6 +56,18 @@ def evaluation_options(family: str) -> DecodeSpec:
         SpecError: this version has no such family.
     """
     options: DecodeSpec = family_module(family, "decode").EVALUATION
+    return options
+
+
+def evaluation_of(spec: ModelSpec) -> DecodeSpec:
+    """Return those of an artifact: its family's, and merging where the artifact merges, since its scores are sums.
+
+    Raises:
+        SpecError: this version has no such family.
+    """
+    options = evaluation_options(spec.family)
+    if spec.decode.nms == "merge":
+        return replace(options, nms="merge", nms_threshold=spec.decode.nms_threshold)
     return options
 
 

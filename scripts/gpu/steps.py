@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mdpose_edge.common.optional import available
 from mdpose_edge.datasets.coco import CocoSplit, load_split, write_results
 from mdpose_edge.evaluate import coco_figures, run_estimator
-from mdpose_edge.families.registry import evaluation_options, make_decoder
+from mdpose_edge.families.registry import evaluation_of, make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import preprocess
 from mdpose_edge.trt.capabilities import load_tensorrt
@@ -99,7 +99,7 @@ def accuracy(job: Job) -> dict[str, Any]:
 def _accuracy_of(job: Job, engine: layout.Engine, split: CocoSplit) -> dict[str, Any]:
     with opened(job, engine) as adapter:
         spec = adapter.spec
-        decode = make_decoder(spec, evaluation_options(spec.family))
+        decode = make_decoder(spec, evaluation_of(spec))
 
         def estimate(frame: NDArray[np.uint8]) -> Poses:
             image, geometry = preprocess(frame, spec.input)
