@@ -76,7 +76,7 @@ function introduce(description) {
   document.title = `${about.source}, mdpose-edge`;
   const slider = $("threshold");
   slider.min = about.threshold;
-  if (Number(slider.value) < about.threshold) slider.value = about.threshold;
+  slider.value = Math.max(about.start, about.threshold);
   $("ids").closest("label").hidden = !about.tracked;
   if (first) $("ids").checked = about.tracked;  // whoever asks for identities wants to see them
   $("threshold-value").textContent = Number(slider.value).toFixed(2);

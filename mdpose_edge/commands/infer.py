@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mdpose_edge.common.progress import Progress
     from mdpose_edge.stream.result import Report
 
+THRESHOLD = "Poses scoring at or below this are left out. Default: the model's own."
 SOURCES = "Images, folders, quoted globs; or one video, camera (0, /dev/video0, csi:0), URL, or - for raw frames."
 
 
@@ -34,7 +35,7 @@ def infer(
     ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Poses scoring at or below this are left out.")] = 0.3,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help=THRESHOLD)] = None,
     sigma: Annotated[bool, typer.Option("--sigma", help="Draw each keypoint's uncertainty as an ellipse.")] = False,
     track: Annotated[bool, typer.Option("--track", help="Give people identities over time.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Steadier keypoints; implies --track.")] = False,

@@ -11,7 +11,12 @@ import typer
 
 from mdpose_edge.commands.console import Force, JsonFile, Model, Runtime, Threads, write_json
 
-THRESHOLD = "Poses scoring at or below this are not sent. The page's slider starts at 0.3, or here if that is more."
+THRESHOLD = (
+    "Poses scoring at or below this are not sent. Default: 0.1, or the model's own threshold where that is less. The "
+    "page's slider starts at the model's own, or here if that is more."
+)
+LEAST = 0.1
+"""Score down to which poses are sent, so that the slider has where to go."""
 
 
 def view(
@@ -24,7 +29,7 @@ def view(
     ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD)] = 0.1,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help=THRESHOLD)] = None,
     frame_size: Annotated[str | None, typer.Option(metavar="WxH", help="Of a camera, or raw frames.")] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, help="Of a camera, images, or raw frames.")] = None,
     max_fps: Annotated[float, typer.Option(min=0.1, help="Frames that a viewer gets, per second.")] = 30.0,
@@ -37,6 +42,7 @@ def view(
     """Show the poses live in a browser; files play at their own speed."""
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.estimator import PoseEstimator
+    from mdpose_edge.runtimes.registry import read_model_spec
     from mdpose_edge.stream.run import stopped_by_signals
     from mdpose_edge.stream.sources import open_source
     from mdpose_edge.track.tracker import PoseTracker
@@ -54,6 +60,8 @@ def view(
         stop = stack.enter_context(stopped_by_signals())
         opened = play(lambda: open_source(source, frame_size=frame_size, fps=fps, note=note), stop, loop=loop)
         playing = stack.enter_context(opened)
+        if threshold is None:
+            threshold = min(LEAST, read_model_spec(model).decode.score_threshold)
         estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
         sigmas = estimator.spec.keypoints.sigmas
         report = view_source(

@@ -32,7 +32,7 @@ def infer_images(
     *,
     runtime: str | None = None,
     threads: int | None = None,
-    threshold: float = 0.3,
+    threshold: float | None = None,
     sigma: bool = False,
     force: bool = False,
     strict: bool = False,
@@ -53,7 +53,7 @@ def infer_images(
         out_dir: where the painted copies go; made where missing.
         runtime: the engine, or None for the artifact's own choice.
         threads: CPU threads of the engine, or None for its default.
-        threshold: poses with a score at or below this are left out.
+        threshold: poses with a score at or below this are left out; None takes the model's own.
         sigma: True also paints each keypoint's uncertainty.
         force: True lets painted copies replace files that no command here made.
         strict: True makes the first image that cannot be read an error: then there are no copies.

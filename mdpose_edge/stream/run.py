@@ -106,7 +106,7 @@ def infer_source(
     *,
     runtime: str | None = None,
     threads: int | None = None,
-    threshold: float = 0.3,
+    threshold: float | None = None,
     track: bool = False,
     smooth: bool = False,
     frame_size: str | None = None,
@@ -128,7 +128,7 @@ def infer_source(
         outputs: where results go.
         runtime: the engine, or None for the artifact's own choice.
         threads: CPU threads of the engine, or None for its default.
-        threshold: poses with a score at or below this are left out.
+        threshold: poses with a score at or below this are left out; None takes the model's own.
         track: True gives people identities over time.
         smooth: True gives the tracker's estimate of each keypoint instead of the frame's own; implies `track`.
         frame_size: see open_source.

@@ -178,11 +178,15 @@ def describe(
     precision: str,
     source: str,
     threshold: float,
+    start: float,
     stages: list[str],
     keypoints: KeypointSpec,
     tracked: bool,
 ) -> dict[str, Any]:
-    """Say what viewers need to know before the first frame."""
+    """Say what viewers need to know before the first frame.
+
+    The page's slider reaches down to `threshold`, and begins at `start`.
+    """
     palette = palette_of(keypoints)
     limbs = zip(keypoints.skeleton, palette.limbs, strict=True)
     return {
@@ -191,6 +195,7 @@ def describe(
         "precision": precision,
         "source": source,
         "threshold": threshold,
+        "start": start,
         "stages": stages,
         "tracked": tracked,
         "keypoints": list(keypoints.names),

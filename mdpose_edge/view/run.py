@@ -72,7 +72,7 @@ def view_source(
         estimator: made on this thread.
         source: iterated and closed.
         model: how the page names the artifact.
-        threshold: the estimator's: the page's slider reaches down to it.
+        threshold: the estimator's: the page's slider reaches down to it, and starts at the model's own.
         host: the address or name to listen on.
         port: 0 lets the system choose.
         token: what viewers must know; needed on any address but loopback.
@@ -93,6 +93,7 @@ def view_source(
         precision=estimator.spec.precision,
         source=source.name,
         threshold=threshold,
+        start=estimator.spec.decode.score_threshold,
         stages=[*STAGES, *(["track"] if tracker is not None else [])],
         keypoints=estimator.spec.keypoints,
         tracked=tracker is not None,

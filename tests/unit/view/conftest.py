@@ -20,13 +20,14 @@ KEYPOINT_XY = np.array([[100 + 7 * i, 60 + 9 * (i % 9)] for i in range(17)], np.
 SCORES = (0.9, 0.4)
 
 
-def about(threshold: float = 0.1, *, tracked: bool = True) -> dict[str, object]:
+def about(threshold: float = 0.1, start: float = 0.25, *, tracked: bool = True) -> dict[str, object]:
     return describe(
         model="bundle",
         engine="none",
         precision="fp32",
         source="test",
         threshold=threshold,
+        start=start,
         stages=list(STAGES_MS),
         keypoints=COCO_KEYPOINTS,
         tracked=tracked,

@@ -68,6 +68,7 @@ def test_a_viewer_sees_what_the_model_finds(artifacts: Artifacts, folder: Path) 
         )
         viewer[0].join(20)
     assert seen[0]["about"]["model"] == "tiny"  # type: ignore[index]
+    assert seen[0]["about"]["start"] == estimator.spec.decode.score_threshold == 0.3  # type: ignore[index]
     assert seen[0]["about"]["stages"] == ["preprocess", "engine", "decode", "track"]  # type: ignore[index]
     frames = [message for message in seen if "index" in message]
     assert all(len(frame["stages_ms"]) == 4 for frame in frames)  # type: ignore[arg-type]
