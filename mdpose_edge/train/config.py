@@ -61,6 +61,8 @@ class AugmentConfig:
     mosaic: int = 4
     """A mosaic has 2 to this many tiles a side, each a view of an image of its own: people of small size."""
     mosaic_prob: float = 0.0
+    paste_prob: float = 0.0
+    """One to three people, cut out of other pictures of the data by their outlines, are pasted into the view."""
     colour_prob: float = 0.0
     """Other brightness, contrast, saturation and hue."""
     dark_prob: float = 0.0

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mdpose_edge.datasets.coco import CocoSplit
+from mdpose_edge.datasets.cutouts import read_cut_outs
 from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import DataError, MdposeError
@@ -23,6 +24,7 @@ from mdpose_edge.spec import InputSpec, ModelSpec
 from mdpose_edge.train.augment import Sample, clipped_centers, random_view, reduction, warp_image, warp_people
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.mosaic import joined, mosaic_tiles
+from mdpose_edge.train.paste import MOST_PASTED, cover, paste_view, pasted
 from mdpose_edge.train.pixels import change_pixels
 from mdpose_edge.train.workers import POLL_S, start_worker, watched
 
@@ -87,6 +89,7 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             )
         self.family = training_of(config.family)
         self.counts = self.family.counts_everybody(config.loss)
+        self.cut_outs = read_cut_outs(data) if config.augment.paste_prob else ()
         trainable = _per_image(_trainable(data.keypoints, data.iscrowd), data)
         self.indices = np.flatnonzero(_images_to_take(data, trainable, negatives=config.negatives, counts=self.counts))
         if not trainable[self.indices].any():
@@ -117,6 +120,9 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             view = joined([self._view(rng, one, tile.spec) for one, tile in zip(rows, tiles, strict=True)], tiles)
         else:
             view = self._view(rng, row, input_spec)
+        if augment.paste_prob and rng.random() < augment.paste_prob:
+            for _ in range(int(rng.integers(1, MOST_PASTED + 1))):
+                view = self._pasted(rng, view)
         return Sample(change_pixels(rng, view.image, view.people, augment), view.people)
 
     def _view(self, rng: np.random.Generator, row: int, input_spec: InputSpec) -> Sample:
@@ -143,6 +149,23 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             box_suffices=self.counts,
         )
         return Sample(warp_image(image, view, input_spec, shrunk), people)
+
+    def _pasted(self, rng: np.random.Generator, below: Sample) -> Sample:
+        """Paste a person of another picture into a view."""
+        cut_out, input_spec = self.cut_outs[int(rng.integers(len(self.cut_outs)))], self.spec.input
+        one, record = slice(cut_out.person, cut_out.person + 1), self.data.images[cut_out.image]
+        boxes = self.data.boxes_xywh[one].astype(np.float32)
+        view = paste_view(rng, boxes[0], input_spec, self.config.augment, at_bottom=cut_out.at_bottom)
+        keypoints, clips = self.data.keypoints[one].astype(np.float32), self.config.augment.clip_boxes
+        centers = clipped_centers(boxes, view, input_spec) if clips else None
+        people = warp_people(
+            keypoints, boxes, view, input_spec, self.spec.keypoints, centers_xy=centers, box_suffices=self.counts
+        )
+        if not len(people.centers_xy):
+            return below
+        image, shrunk = read_annotated(record.path, record.wh, reduction(view, record.wh))
+        above = Sample(warp_image(image, view, input_spec, shrunk), people)
+        return pasted(below, above, cover(cut_out, view, input_spec))
 
 
 class RunSampler(Sampler[list[tuple[int, int]]]):
