@@ -11,13 +11,18 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
+from mdpose_edge.common.side_files import SideFiles
 from mdpose_edge.errors import SpecError
 from mdpose_edge.families.base import Decoder, Training
 from mdpose_edge.families.measure import Distance, Measure
 from mdpose_edge.families.mixture import Law
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
-FAMILIES = {"mdpose": "mdpose_edge.families.mdpose", "mixture_dense": "mdpose_edge.families.mixture_dense"}
+FAMILIES = {
+    "mdpose": "mdpose_edge.families.mdpose",
+    "mixture_dense": "mdpose_edge.families.mixture_dense",
+    "adaptive": "mdpose_edge.families.adaptive",
+}
 """By `ModelSpec.family`: the package of each family."""
 
 
@@ -30,14 +35,16 @@ def family_module(family: str, part: str) -> ModuleType:
     return import_module(f"{_package(family)}.{part}")
 
 
-def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
+def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None, side: SideFiles | None = None) -> Decoder:
     """Return the decoder of an artifact.
 
     Args:
         spec: the artifact's spec.
         options: thresholds and bounds, instead of the spec's own.
+        side: the artifact's side files; read by the families whose decode.py has SIDE_FILES.
 
     Raises:
+        BundleError: a side file that the decoder needs is missing, or does not fit the spec.
         SpecError: this version has no decoder for the family, the spec lacks an output that the family needs, or the
             family does not merge poses.
     """
@@ -45,7 +52,8 @@ def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None) -> Decoder:
     options = spec.decode if options is None else options
     if options.nms == "merge" and not getattr(module, "MERGES", False):
         raise SpecError("decode.nms", expected=f"box or oks for {spec.family}", got="merge", do="change it")
-    decoder: Decoder = module.make_decoder(spec, options)
+    reads_side = hasattr(module, "SIDE_FILES")
+    decoder: Decoder = module.make_decoder(spec, options, side) if reads_side else module.make_decoder(spec, options)
     return decoder
 
 
