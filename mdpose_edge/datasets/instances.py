@@ -14,10 +14,13 @@ from mdpose_edge.datasets.coco import (
     CocoSplit,
     at_least_zero,
     numbers_of,
+    read_annotations,
     read_images,
     whole_number,
 )
-from mdpose_edge.errors import DataError
+from mdpose_edge.datasets.layout import locate
+from mdpose_edge.errors import ConfigError, DataError
+from mdpose_edge.spec import KeypointSpec
 
 _DO = "correct the file; mdpose-edge data check lists every fault"
 
@@ -87,6 +90,38 @@ def category_ids(data: Mapping[str, Any], classes: Sequence[str], where: str) ->
         expected, got = f"the categories {_listed(classes)}", f"{_listed(ids) or 'none'}, without {missing[0]}"
         raise DataError(where, expected=expected, got=got, do="give annotations of the categories that the model finds")
     return tuple(ids[one] for one in classes)
+
+
+def training_classes(
+    data_dir: str | Path,
+    split: str,
+    data_format: str | None,
+    classes: tuple[str, ...] | None,
+    keypoints: KeypointSpec,
+) -> tuple[str, ...]:
+    """Return the classes that a training on a split is for: people, where there are keypoints.
+
+    Args:
+        data_dir: the dataset's folder.
+        split: as for `layout.locate`.
+        data_format: likewise.
+        classes: those that are wanted, or None for all of the file.
+        keypoints: that are wanted.
+
+    Raises:
+        ConfigError: classes are wanted of people with keypoints.
+        DataError: the file cannot be read, or has no categories.
+    """
+    if keypoints.names:
+        if classes is not None:
+            do = "leave it out, or set data.format to instances"
+            raise ConfigError("data.classes", expected="none with keypoints", got=", ".join(classes), do=do)
+        return ("person",)
+    if classes is not None:
+        return classes
+    path = locate(data_dir, split, data_format, boxes=True).annotation_file
+    records = read_annotations(path).get("categories")
+    return tuple(_ids_by_name(records if isinstance(records, list) else [], str(path)))
 
 
 def _ids_by_name(records: Sequence[Any], where: str) -> dict[str, int]:

@@ -82,6 +82,8 @@ class People:
     """(P, 2), of the annotated boxes."""
     boxes_xyxy: NDArray[np.float32]
     """(P, 4), upright around the annotated boxes, cut at the view's edge."""
+    classes: NDArray[np.int64] | None = None
+    """(P,) indices into `ModelSpec.classes`, or None where all are people."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,18 @@ class Training(Protocol):
 
     def summary(self, spec: ModelSpec) -> Mapping[str, str]:
         """Return what tells models of the family apart, in a word or two each, by the name of a column."""
+
+
+@runtime_checkable
+class BoxTraining(Training, Protocol):
+    """A family that makes models of boxes of any classes too, of images that have no keypoints."""
+
+    def make_box_spec(self, config: Any, input_spec: InputSpec, classes: tuple[str, ...]) -> ModelSpec:
+        """Return the spec of a network of boxes that is about to be trained.
+
+        Raises:
+            ConfigError: the options do not fit boxes or the input.
+        """
 
 
 def read_constants(spec: ModelSpec, cls: type[T]) -> T:

@@ -10,13 +10,14 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from mdpose_edge.common.side_files import SideFiles
-from mdpose_edge.errors import SpecError
-from mdpose_edge.families.base import Decoder, Training
+from mdpose_edge.errors import ConfigError, SpecError
+from mdpose_edge.families.base import BoxTraining, Decoder, Training
 from mdpose_edge.families.measure import Distance, Measure
 from mdpose_edge.families.mixture import Law
-from mdpose_edge.spec import DecodeSpec, ModelSpec
+from mdpose_edge.spec import DecodeSpec, InputSpec, KeypointSpec, ModelSpec
 
 FAMILIES = {
     "mdpose": "mdpose_edge.families.mdpose",
@@ -57,13 +58,18 @@ def make_decoder(spec: ModelSpec, options: DecodeSpec | None = None, side: SideF
     return decoder
 
 
-def evaluation_options(family: str) -> DecodeSpec:
+def evaluation_options(family: str, *, boxes: bool = False) -> DecodeSpec:
     """Return the thresholds and bounds by which the family's accuracy is measured.
+
+    Args:
+        family: its name.
+        boxes: of a model without keypoints, for which a family's decode.py may have BOX_EVALUATION.
 
     Raises:
         SpecError: this version has no such family.
     """
-    options: DecodeSpec = family_module(family, "decode").EVALUATION
+    module = family_module(family, "decode")
+    options: DecodeSpec = (boxes and getattr(module, "BOX_EVALUATION", None)) or module.EVALUATION
     return options
 
 
@@ -126,6 +132,31 @@ def training_of(family: str) -> Training:
     """
     training: Training = family_module(family, "training").FAMILY
     return training
+
+
+def training_spec(
+    family: str, config: Any, input_spec: InputSpec, keypoints: KeypointSpec, classes: tuple[str, ...]
+) -> ModelSpec:
+    """Return the spec of a model that is about to be trained; it imports torch.
+
+    Args:
+        family: its name.
+        config: the table `network`.
+        input_spec: what the graph takes.
+        keypoints: of a pose; none asks for boxes.
+        classes: of boxes.
+
+    Raises:
+        ConfigError: the options do not fit, or the family has no models of boxes.
+    """
+    training = training_of(family)
+    if keypoints.names:
+        return training.make_spec(config, input_spec, keypoints)
+    if not isinstance(training, BoxTraining):
+        able = [name for name in FAMILIES if isinstance(training_of(name), BoxTraining)]
+        expected, do = f"one that finds boxes: {', '.join(able)}", "name one, or give data with keypoints"
+        raise ConfigError("family", expected=expected, got=family, do=do)
+    return training.make_box_spec(config, input_spec, classes)
 
 
 def _package(family: str) -> str:

@@ -146,6 +146,7 @@ def warp_people(
     *,
     centers_xy: NDArray[np.floating] | None = None,
     box_suffices: bool = False,
+    classes: NDArray[np.int64] | None = None,
 ) -> People:
     """Map persons into the view.
 
@@ -157,6 +158,7 @@ def warp_people(
         spec: which keypoints trade places in a mirror.
         centers_xy: (P, 2) image pixels, or None for the middles of the boxes.
         box_suffices: keep people of whom the view shows the centre, but no labelled keypoint.
+        classes: (P,) what the boxes are of, where they are not all people.
 
     Returns:
         The persons whose centre and, as a rule, at least one labelled keypoint the view shows.
@@ -175,7 +177,8 @@ def warp_people(
     boxes = np.concatenate([np.clip(low, 0, size), np.clip(high, 0, size)], axis=1)
     shown = inside[:, -1] & (labelled.any(axis=1) | box_suffices)
     points_shown, centers_shown, boxes_shown = (v[shown].astype(np.float32) for v in (points, centers, boxes))
-    return People(points_shown, labelled[shown], centers_shown, boxes_shown)
+    classes_shown = None if classes is None else classes[shown]
+    return People(points_shown, labelled[shown], centers_shown, boxes_shown, classes_shown)
 
 
 def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: InputSpec) -> NDArray[np.float64]:

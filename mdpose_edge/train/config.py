@@ -33,10 +33,17 @@ class InputConfig:
 class DataConfig:
     """Whose annotations, and which keypoints of them."""
 
-    format: Literal["coco", "crowdpose", "ochuman"] | None = None
-    """None takes the only one that is in the folder."""
+    format: Literal["coco", "crowdpose", "ochuman", "instances"] | None = None
+    """None takes the only one that is in the folder, and of COCO's people and instances the people."""
     keypoints: str | None = None
     """coco17, crowdpose14, ochuman19, or a YAML file (docs/data.md); None takes the format's own."""
+    classes: tuple[str, ...] | None = None
+    """Of instances, the names of the categories to find, in this order; None takes all of the file."""
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
+            got = ", ".join(self.classes) or "none"
+            raise ConfigError("data.classes", expected="names that differ", got=got, do="name each category once")
 
 
 @dataclass(frozen=True)

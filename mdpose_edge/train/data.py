@@ -41,6 +41,10 @@ class Batch:
     """(B, P, K) bool; all false where a row is padding."""
     targets: Mapping[str, Tensor]
     """The family's own, the batch first: see `families.base.Training.encode`."""
+    boxes_xyxy: Tensor | None = None
+    """(B, P, 4) pixels of the input, without an area where a row is padding; None with keypoints."""
+    classes: Tensor | None = None
+    """(B, P) indices into `ModelSpec.classes`, of these boxes."""
 
     def to(self, device: torch.device) -> Batch:
         """Move to a device."""
@@ -56,7 +60,9 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         targets = {name: change(tensor) for name, tensor in self.targets.items()}
-        return Batch(change(self.images), change(self.keypoints_xy), change(self.labelled), targets)
+        boxes = None if self.boxes_xyxy is None else change(self.boxes_xyxy)
+        classes = None if self.classes is None else change(self.classes)
+        return Batch(change(self.images), change(self.keypoints_xy), change(self.labelled), targets, boxes, classes)
 
 
 class Example(NamedTuple):
@@ -93,12 +99,9 @@ class TrainingImages(Dataset["Example | MdposeError"]):
         trainable = _per_image(_trainable(data.keypoints, data.iscrowd), data)
         self.indices = np.flatnonzero(_images_to_take(data, trainable, negatives=config.negatives, counts=self.counts))
         if not trainable[self.indices].any():
-            raise DataError(
-                str(data.annotation_file),
-                expected="images with annotated keypoints",
-                got="none",
-                do="give a keypoint annotation file",
-            )
+            what, kind = ("keypoints", "a keypoint") if spec.keypoints.names else ("boxes", "an instances")
+            do = f"give {kind} annotation file"
+            raise DataError(str(data.annotation_file), expected=f"images with annotated {what}", got="none", do=do)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -147,6 +150,7 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             self.spec.keypoints,
             centers_xy=centers,
             box_suffices=self.counts,
+            classes=None if persons.classes is None else persons.classes[keep],
         )
         return Sample(warp_image(image, view, input_spec, shrunk), people)
 
@@ -215,11 +219,14 @@ def collate(outcomes: list[Example | MdposeError]) -> Batch | MdposeError:
         examples.append(outcome)
     people = [example.sample.people for example in examples]
     targets = {name: _stacked([example.targets[name] for example in examples]) for name in examples[0].targets}
+    classes = [one.classes for one in people if one.classes is not None]
     return Batch(
         torch.from_numpy(np.stack([example.sample.image for example in examples])),
         _stacked([one.keypoints_xy for one in people]),
         _stacked([one.labelled for one in people]),
         targets,
+        _stacked([one.boxes_xyxy for one in people]) if classes else None,
+        _stacked(classes) if classes else None,
     )
 
 
@@ -260,7 +267,7 @@ def training_batches(
     Raises:
         DataError: the data cannot be read, or holds no annotated person.
     """
-    data = open_split(data_dir, split, config.data.format, spec.keypoints)
+    data = open_split(data_dir, split, config.data.format, spec.keypoints, spec.classes)
     data.check_in_view()
     images = TrainingImages(data, spec, config)
 
@@ -307,5 +314,6 @@ def _per_image(people: NDArray[np.bool_], data: CocoSplit) -> NDArray[np.int64]:
 
 
 def _trainable(keypoints: NDArray[np.floating], iscrowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say who carries loss: people with at least one labelled keypoint, not crowds."""
-    return np.asarray(~iscrowd & (keypoints[:, :, 2] > 0).any(axis=1))
+    """Say who carries loss: people with at least one labelled keypoint, or every box without keypoints; not crowds."""
+    is_box = not keypoints.shape[1]
+    return np.asarray(~iscrowd & (is_box | (keypoints[:, :, 2] > 0).any(axis=1)))

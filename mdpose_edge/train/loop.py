@@ -19,11 +19,12 @@ import yaml
 
 from mdpose_edge.common.files import file_sha256, refuse_url, write_whole
 from mdpose_edge.common.sole import sole_writer
+from mdpose_edge.datasets.instances import training_classes
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import locate, training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
 from mdpose_edge.families.backbone import freeze_backbone
-from mdpose_edge.families.registry import training_of
+from mdpose_edge.families.registry import training_of, training_spec
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
@@ -123,7 +124,8 @@ class _Run:
         with world.together():
             keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
             self.family = training_of(config.family)
-            self.spec = self.family.make_spec(config.network, config.input.spec(), keypoints)
+            classes = training_classes(data_dir, split, config.data.format, config.data.classes, keypoints)
+            self.spec = training_spec(config.family, config.network, config.input.spec(), keypoints, classes)
             self.family.check_loss(self.spec, config.loss)
             _check_flips(self.spec.keypoints, config.augment.flip_prob)
             world.share_of(config.batch_size, config.accumulate)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +40,15 @@ def joined(views: Sequence[Sample], tiles: Sequence[Tile]) -> Sample:
     for view, tile in zip(views, tiles, strict=True):
         image[tile.top : tile.top + tile.spec.height, tile.left : tile.left + tile.spec.width] = view.image
     moved = [_moved(view.people, np.array([t.left, t.top], np.float32)) for view, t in zip(views, tiles, strict=True)]
-    return Sample(image, People(*(np.concatenate(arrays) for arrays in zip(*moved, strict=True))))
+    names = [field.name for field in fields(People) if getattr(moved[0], field.name) is not None]
+    together = {name: np.concatenate([getattr(people, name) for people in moved]) for name in names}
+    return Sample(image, People(**together))
 
 
-def _moved(people: People, by_xy: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-    boxes = people.boxes_xyxy + np.tile(by_xy, 2)
-    return people.keypoints_xy + by_xy, people.labelled, people.centers_xy + by_xy, boxes
+def _moved(people: People, by_xy: NDArray[np.float32]) -> People:
+    return replace(
+        people,
+        keypoints_xy=people.keypoints_xy + by_xy,
+        centers_xy=people.centers_xy + by_xy,
+        boxes_xyxy=people.boxes_xyxy + np.tile(by_xy, 2),
+    )

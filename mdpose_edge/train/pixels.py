@@ -86,10 +86,12 @@ def _darken(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.ui
 
 
 def _hide(rng: np.random.Generator, image: NDArray[np.uint8], people: People) -> NDArray[np.uint8]:
-    """Cover part of one person with a piece of the picture from elsewhere, or with one colour."""
+    """Cover part of one person, or of one box, with a piece of the picture from elsewhere, or with one colour."""
     person = int(rng.integers(len(people.centers_xy)))
     seen = people.keypoints_xy[person][people.labelled[person]]
     points = np.concatenate([seen, people.centers_xy[person, None]])
+    if not people.keypoints_xy.shape[1]:
+        points = people.boxes_xyxy[person].reshape(2, 2)
     low, high = points.min(axis=0), points.max(axis=0)
     size = np.maximum((high - low) * rng.uniform(*HIDDEN, 2), 4)
     corner = low + rng.random(2) * (high - low - size)

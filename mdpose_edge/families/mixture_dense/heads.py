@@ -25,6 +25,8 @@ HEAT_REACH = 0.3
 """How far a peak may be from the regressed keypoint, as a part of the longer side of the person's box (ditto)."""
 HEAT_PEAKS = 100
 """Of one keypoint's map, so many of the best peaks are looked at (ditto)."""
+PEOPLE = ("person",)
+"""The classes of a model of poses."""
 NO_SUPPRESSION = DecodeSpec(nms_threshold=1.0)
 """A centre map has one peak for a person, so that nothing is left to suppress; a lower threshold runs NMS."""
 
@@ -64,38 +66,50 @@ def mixture_dense_spec(
     constants: Constants,
     keypoints: KeypointSpec = COCO_KEYPOINTS,
     network: Mapping[str, Any] | None = None,
+    classes: tuple[str, ...] = PEOPLE,
 ) -> ModelSpec:
     """Return the spec of a model of this family.
 
     Args:
         input_spec: what the graph takes.
         constants: of the family.
-        keypoints: of a pose.
+        keypoints: of a pose; none makes it a model of boxes.
         network: the network's options, where one is to be trained.
+        classes: what the boxes are of.
     """
     return ModelSpec(
         family="mixture_dense",
         network=network or {},
         input=input_spec,
-        heads=head_specs(constants, len(keypoints.names)),
+        heads=head_specs(constants, len(keypoints.names), len(classes)),
         constants=asdict(constants),
         keypoints=keypoints,
+        classes=classes,
         decode=NO_SUPPRESSION,
         provenance=Provenance(toolkit_version=__version__),
     )
 
 
-def head_specs(constants: Constants, num_keypoints: int) -> tuple[HeadSpec, ...]:
+def heads_of(spec: ModelSpec) -> tuple[HeadSpec, ...]:
+    """Return the head tensors that a spec of this family has to have, by its constants, keypoints and classes."""
+    return head_specs(constants_of(spec), len(spec.keypoints.names), len(spec.classes))
+
+
+def head_specs(constants: Constants, num_keypoints: int, num_classes: int = 1) -> tuple[HeadSpec, ...]:
     """Return the head tensors in graph order.
 
     `centre`: the logit that somebody's box is centred here; `alpha`: the logits of the components' weights; `offset`:
     from the cell's centre to the box's; `size`: width and height of the box; of each component `mu_m`, the keypoints
     from the cell's centre as x0, y0, x1, y1, ..., and `sigma_m`, its raw spread in x and y; with heat maps `heat`, the
     logit of each keypoint, and `heat_offset`, from the cell's centre to a keypoint.
+
+    Without keypoints: `centre` has a map for each class, `mu_m` is width and height of the box, and there is no `size`.
     """
-    channels = {"centre": 1, "alpha": constants.components, "offset": 2, "size": 2}
+    channels = {"centre": num_classes, "alpha": constants.components, "offset": 2}
+    if num_keypoints:
+        channels["size"] = 2
     for component in components_of(constants):
-        channels |= {f"mu_{component}": 2 * num_keypoints, f"sigma_{component}": 2}
+        channels |= {f"mu_{component}": 2 * num_keypoints or 2, f"sigma_{component}": 2}
     if constants.heatmaps:
         channels |= {"heat": num_keypoints, "heat_offset": 2}
     return tuple(HeadSpec(name, count, STRIDE) for name, count in channels.items())

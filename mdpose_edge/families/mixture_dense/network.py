@@ -26,7 +26,7 @@ from mdpose_edge.families.mixture_dense.heads import (
     mixture_dense_spec,
 )
 from mdpose_edge.families.same_padding import make_padding_static
-from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec
+from mdpose_edge.spec import COCO_KEYPOINTS, NO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec
 
 STRIDES = (4, 8, 16, 32)
 """Of the backbone's feature maps."""
@@ -53,7 +53,7 @@ class NetworkConfig:
     sigma_floor: float = 1.0
     """Cells: see `heads.Constants`; smaller where the input is."""
     heatmaps: bool = True
-    """Learn a heat map of each keypoint, which refines the poses."""
+    """Learn a heat map of each keypoint, which refines the poses; false of boxes."""
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.head_channels < 1:
@@ -66,6 +66,10 @@ class NetworkConfig:
         if not 0 <= self.sigma_floor <= 100:
             got = str(self.sigma_floor)
             raise ConfigError("network.sigma_floor", expected="a number in [0, 100]", got=got, do="change it")
+
+
+FIRST_BOX_SPREAD = 1 / 16
+"""Likewise, of the sizes of boxes, whose constant is 1."""
 
 
 class Branch(nn.Module):
@@ -98,7 +102,8 @@ class Branches(nn.ModuleDict):
 
     def _begin(self, spec: ModelSpec) -> None:
         """Set what the last biases begin at."""
-        spread = FIRST_SPREAD * max(spec.input.height, spec.input.width) / STRIDE
+        share = FIRST_SPREAD if spec.keypoints.names else FIRST_BOX_SPREAD
+        spread = share * max(spec.input.height, spec.input.width) / STRIDE
         raw = spread - 1.0 - constants_of(spec).sigma_floor
         first = {"centre": FIRST_SCORE_BIAS, "heat": FIRST_SCORE_BIAS, "sigma": raw if raw > 0 else 0.0}
         for kind, branch in self.items():
@@ -188,6 +193,28 @@ def make_spec(config: NetworkConfig, input_spec: InputSpec, keypoints: KeypointS
     Raises:
         ConfigError: the input is no multiple of the coarsest stride, to which each map is half of the one before.
     """
+    _check_input(config, input_spec)
+    if not keypoints.names:
+        raise ConfigError("data.keypoints", expected="at least one keypoint", got="none", do="name a keypoint set")
+    constants = Constants(config.components, float(config.sigma_floor), config.heatmaps)
+    return mixture_dense_spec(input_spec, constants, keypoints, asdict(config))
+
+
+def make_box_spec(config: NetworkConfig, input_spec: InputSpec, classes: tuple[str, ...]) -> ModelSpec:
+    """Return the spec of a network of boxes of these classes that is about to be trained.
+
+    Raises:
+        ConfigError: as of `make_spec`, or heat maps of keypoints are asked for.
+    """
+    _check_input(config, input_spec)
+    if config.heatmaps:
+        do = "set it to false"
+        raise ConfigError("network.heatmaps", expected="false, of boxes without keypoints", got="true", do=do)
+    constants = Constants(config.components, float(config.sigma_floor), heatmaps=False)
+    return mixture_dense_spec(input_spec, constants, NO_KEYPOINTS, asdict(config), classes)
+
+
+def _check_input(config: NetworkConfig, input_spec: InputSpec) -> None:
     shape = HOURGLASSES.get(config.backbone)
     stride = STRIDES[-1] if shape is None else shape.coarsest_stride
     for axis in ("height", "width"):
@@ -195,10 +222,6 @@ def make_spec(config: NetworkConfig, input_spec: InputSpec, keypoints: KeypointS
         if size % stride:
             do = f"use {max(1, round(size / stride)) * stride}"
             raise ConfigError(f"input.{axis}", expected=f"a multiple of {stride}", got=str(size), do=do)
-    if not keypoints.names:
-        raise ConfigError("data.keypoints", expected="at least one keypoint", got="none", do="name a keypoint set")
-    constants = Constants(config.components, float(config.sigma_floor), config.heatmaps)
-    return mixture_dense_spec(input_spec, constants, keypoints, asdict(config))
 
 
 def cell_count(spec: ModelSpec) -> int:

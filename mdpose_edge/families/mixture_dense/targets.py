@@ -27,29 +27,50 @@ def encode_people(people: People, spec: ModelSpec, radius: Radius) -> dict[str, 
     of that cell; `offset`, `size` (P, 2): of the box; `keypoints` (P, K, 2) and `labelled` (P, K); `person_mask` (P,),
     false where a row is padding. With heat maps `heat` (K, rows, columns), `heat_cell` (P, K), `heat_offset` (P, K, 2).
     """
+    targets, cells, radii, shown = _boxes(people, spec, radius, 1)
+    labelled = people.labelled[shown]
+    points = np.where(labelled[..., None], people.keypoints_xy[shown] / np.float32(STRIDE), 0.0).astype(np.float32)
+    targets |= {
+        "centre": targets["centre"][0],
+        "keypoints": np.where(labelled[..., None], points - _centers(cells)[:, None], np.float32(0.0)),
+        "labelled": labelled,
+    }
+    if constants_of(spec).heatmaps:
+        targets |= _heat_targets(points, labelled, radii, spec.cells(STRIDE))
+    return targets
+
+
+def encode_boxes(people: People, spec: ModelSpec, radius: Radius) -> dict[str, NDArray[Any]]:
+    """Return the targets of one image of P boxes that have an area in it.
+
+    `centre` (C, rows, columns): a map for each class; `cell`, `offset`, `size` and `person_mask` as of `encode_people`.
+    """
+    return _boxes(people, spec, radius, len(spec.classes))[0]
+
+
+def _boxes(
+    people: People, spec: ModelSpec, radius: Radius, num_classes: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], list[int], NDArray[np.bool_]]:
+    """Return what boxes are to be learned of, their cells (P, 2), the radii of their blobs, and who has an area."""
     rows, columns = spec.cells(STRIDE)
     boxes = people.boxes_xyxy / np.float32(STRIDE)
-    shown = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    boxes, labelled = boxes[shown], people.labelled[shown]
+    shown = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    boxes = boxes[shown]
+    classes = np.zeros(len(boxes), np.int64) if people.classes is None else people.classes[shown]
     size = boxes[:, 2:] - boxes[:, :2]
     middle: NDArray[np.float32] = boxes.reshape(-1, 2, 2).mean(axis=1)
     cells = _cells(middle, rows, columns)
-    points = np.where(labelled[..., None], people.keypoints_xy[shown] / np.float32(STRIDE), 0.0).astype(np.float32)
     radii = [int(gaussian_radius(math.ceil(h), math.ceil(w), radius)) for w, h in size.tolist()]
     targets: dict[str, NDArray[Any]] = {
-        "centre": np.zeros((rows, columns), np.float32),
+        "centre": np.zeros((num_classes, rows, columns), np.float32),
         "cell": cells[:, 1] * columns + cells[:, 0],
         "offset": middle - _centers(cells),
         "size": size,
-        "keypoints": np.where(labelled[..., None], points - _centers(cells)[:, None], np.float32(0.0)),
-        "labelled": labelled,
         "person_mask": np.ones(len(boxes), np.bool_),
     }
-    for (column, row), reach in zip(cells.tolist(), radii, strict=True):
-        splat(targets["centre"], column, row, reach)
-    if constants_of(spec).heatmaps:
-        targets |= _heat_targets(points, labelled, radii, (rows, columns))
-    return targets
+    for number, (column, row), reach in zip(classes.tolist(), cells.tolist(), radii, strict=True):
+        splat(targets["centre"][number], column, row, reach)
+    return targets, cells, radii, shown
 
 
 def gaussian_radius(height: float, width: float, kind: Radius) -> float:

@@ -19,10 +19,11 @@ from mdpose_edge.families.mixture_dense.network import (
     MixtureDenseNetwork,
     NetworkConfig,
     cell_count,
+    make_box_spec,
     make_spec,
     network_config,
 )
-from mdpose_edge.families.mixture_dense.targets import Radius, encode_people
+from mdpose_edge.families.mixture_dense.targets import Radius, encode_boxes, encode_people
 from mdpose_edge.spec import InputSpec, KeypointSpec, ModelSpec
 
 
@@ -31,7 +32,7 @@ class LossConfig:
     """The loss's options: weights of its parts, the defaults being those of the authors' code."""
 
     pose_weight: float = 0.1
-    """Of the negative log-likelihood of the keypoints: lambda_T."""
+    """Of the negative log-likelihood of the keypoints, or of the sizes of boxes: lambda_T."""
     centre_weight: float = 1.0
     size_weight: float = 0.1
     offset_weight: float = 1.0
@@ -62,6 +63,10 @@ class MixtureDenseTraining:
         """See `Training`."""
         return make_spec(config, input_spec, keypoints)
 
+    def make_box_spec(self, config: NetworkConfig, input_spec: InputSpec, classes: tuple[str, ...]) -> ModelSpec:
+        """See `BoxTraining`."""
+        return make_box_spec(config, input_spec, classes)
+
     def check_loss(self, spec: ModelSpec, config: LossConfig) -> None:
         """Every loss fits every model."""
 
@@ -70,8 +75,9 @@ class MixtureDenseTraining:
         return True
 
     def encode(self, people: People, spec: ModelSpec, config: LossConfig) -> dict[str, NDArray[Any]]:
-        """See `Training` and targets.encode_people."""
-        return encode_people(people, spec, config.radius)
+        """See `Training`, targets.encode_people and targets.encode_boxes."""
+        encode = encode_people if spec.keypoints.names else encode_boxes
+        return encode(people, spec, config.radius)
 
     def network(
         self, spec: ModelSpec, loss: LossConfig | None = None, *, pretrained: bool | str = False
@@ -105,12 +111,16 @@ class MixtureDenseTraining:
         raw = {name: at_least_float32(tensor) for name, tensor in outputs.items()}
         people, cells = targets["person_mask"], targets["cell"]
         joint = _people_log_joint(raw, targets, spec)
+        centre = raw["centre"].reshape(targets["centre"].shape)
         parts = {
             "pose": config.pose_weight * -joint.logsumexp(dim=1).sum(),
-            "centre": config.centre_weight * focal_loss(raw["centre"][:, 0], targets["centre"]),
-            "size": config.size_weight * l1_loss(at_cells(raw["size"], cells)[people], targets["size"][people]),
-            "offset": config.offset_weight * l1_loss(at_cells(raw["offset"], cells)[people], targets["offset"][people]),
+            "centre": config.centre_weight * focal_loss(centre, targets["centre"]),
         }
+        if spec.keypoints.names:  # of boxes, the components say it
+            size = l1_loss(at_cells(raw["size"], cells)[people], targets["size"][people])
+            parts["size"] = config.size_weight * size
+        offset = l1_loss(at_cells(raw["offset"], cells)[people], targets["offset"][people])
+        parts["offset"] = config.offset_weight * offset
         if constants_of(spec).heatmaps:
             parts |= _heat_parts(raw, targets, config)
         return parts, joint
@@ -136,18 +146,26 @@ class MixtureDenseTraining:
 
 
 def _people_log_joint(raw: Mapping[str, Tensor], targets: Mapping[str, Tensor], spec: ModelSpec) -> Tensor:
-    """Return log(pi_m prod N) of every person of the batch, (N, M); people without keypoints have a density of 1."""
+    """Return log(pi_m prod N) of every person of the batch, (N, M); people without keypoints have a density of 1.
+
+    Of boxes, the one "keypoint" is (width, height), and its constant 1.
+    """
     people, cells, constants = targets["person_mask"], targets["cell"], constants_of(spec)
     numbers = components_of(constants)
     mu = torch.stack([at_cells(raw[f"mu_{m}"], cells)[people] for m in numbers], dim=1)
     sigma = torch.stack([at_cells(raw[f"sigma_{m}"], cells)[people] for m in numbers], dim=1)
+    if spec.keypoints.names:
+        points, labelled = targets["keypoints"][people], targets["labelled"][people]
+    else:
+        points = targets["size"][people][:, None]
+        labelled = torch.ones_like(points[..., 0], dtype=torch.bool)
     return log_joint(
-        mu.view(*mu.shape[:2], len(spec.keypoints.names), 2),
+        mu.view(*mu.shape[:2], len(spec.keypoints.names) or 1, 2),
         spread(sigma, constants.sigma_floor),
         at_cells(raw["alpha"], cells)[people],
-        targets["keypoints"][people].to(mu.dtype),
-        targets["labelled"][people],
-        torch.tensor(spec.keypoints.sigmas, dtype=mu.dtype, device=mu.device),
+        points.to(mu.dtype),
+        labelled,
+        torch.tensor(spec.keypoints.sigmas or (1.0,), dtype=mu.dtype, device=mu.device),
     )
 
 
