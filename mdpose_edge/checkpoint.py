@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from mdpose_edge.common.files import set_usual_mode, sync_to_disk
 from mdpose_edge.common.json_text import parse_json
+from mdpose_edge.common.side_files import PREFIX
 from mdpose_edge.errors import CheckpointError
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import ModelSpec
 
 STATE_PREFIX = "state/"
-"""Tensors under this prefix resume a run (optimizer moments); the others are the network's."""
+"""Tensors under this prefix resume a run (optimizer moments); the others are the network's, or the decoder's
+(side_files.PREFIX)."""
 SCALE_SUFFIX = ".int8_scale"
 """A tensor stored as int8 has its scale, one per output channel, beside it under this suffix."""
 
@@ -38,6 +40,8 @@ class Checkpoint:
     """The run's own record (step, configuration), or None in a finished model."""
     weights_are: str | None = None
     """What the weights are where they are not those of the last iteration: an average of many."""
+    side: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """What the decoder reads beside the spec, in a finished model: see common/side_files.py."""
 
 
 def save_checkpoint(
@@ -48,6 +52,7 @@ def save_checkpoint(
     state: Mapping[str, Tensor] | None = None,
     progress: Mapping[str, object] | None = None,
     weights_are: str | None = None,
+    side: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Write a checkpoint in one step: after a crash the file is the old one or the new one, whole.
 
@@ -56,6 +61,8 @@ def save_checkpoint(
     """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
     tensors |= {STATE_PREFIX + name: tensor.detach().contiguous().cpu() for name, tensor in (state or {}).items()}
+    for kind, arrays in (side or {}).items():
+        tensors |= {f"{PREFIX}{kind}/{name}": array.detach().contiguous().cpu() for name, array in arrays.items()}
     metadata = {"spec": spec.to_json()}
     if progress is not None:
         metadata["progress"] = json.dumps(progress)
@@ -91,10 +98,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
             str(path), expected="a ModelSpec in the metadata", got="none", do="give a checkpoint of mdpose-edge train"
         )
     state = {k.removeprefix(STATE_PREFIX): v for k, v in tensors.items() if k.startswith(STATE_PREFIX)}
-    weights = {k: v for k, v in tensors.items() if not k.startswith(STATE_PREFIX)}
+    weights = {k: v for k, v in tensors.items() if not k.startswith((STATE_PREFIX, PREFIX))}
+    side: dict[str, dict[str, Tensor]] = {}
+    for name in sorted(name for name in tensors if name.startswith(PREFIX)):
+        kind, _, rest = name.removeprefix(PREFIX).partition("/")
+        side.setdefault(kind, {})[rest] = tensors[name]
     progress = _read_progress(metadata["progress"], str(path)) if "progress" in metadata else None
     spec = ModelSpec.from_json(metadata["spec"], str(path))
-    return Checkpoint(spec, _widen(weights), state, progress, metadata.get("weights"))
+    return Checkpoint(spec, _widen(weights), state, progress, metadata.get("weights"), side)
 
 
 def load_network(path: Path) -> tuple[nn.Module, ModelSpec]:

@@ -24,7 +24,7 @@ SUFFIX = ".safetensors"
 """Of their names in a bundle, which holds no other file of this kind."""
 PREFIX = "side/"
 """Of a checkpoint's tensors: side/KIND/NAME."""
-TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+TYPES: Mapping[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 LONGEST_HEADER = 100_000_000
 _AGAIN = "copy it again, or export the model again"
 
@@ -93,7 +93,7 @@ def read_arrays(path: Path, prefix: str = "") -> dict[str, NDArray[np.float32]]:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.floating]]) -> None:
     """Write float32 tensors as a safetensors file; equal arrays give equal bytes."""
-    tensors = {name: np.ascontiguousarray(arrays[name], TYPES["F32"]) for name in sorted(arrays)}
+    tensors = {name: np.ascontiguousarray(arrays[name], np.dtype("<f4")) for name in sorted(arrays)}
     header, end = {}, 0
     for name, tensor in tensors.items():
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
@@ -110,4 +110,5 @@ def _read(file: BinaryIO, begin: int, entry: Mapping[str, Any]) -> NDArray[np.fl
     if start < 0 or end - start != math.prod(shape) * TYPES[kind].itemsize:
         raise ValueError(f"a tensor of {end - start} bytes for the shape {shape}")
     file.seek(begin + start)
-    return np.frombuffer(file.read(end - start), TYPES[kind]).reshape(shape).astype(np.float32)
+    array: NDArray[np.float32] = np.frombuffer(file.read(end - start), TYPES[kind]).reshape(shape).astype(np.float32)
+    return array

@@ -106,19 +106,24 @@ class _BatchNormTracer(fx.Tracer):
         return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
 
 
-def make_backbone(name: str, pretrained: bool | str, strides: tuple[int, ...] = (8, 16, 32)) -> nn.Module:
+def make_backbone(
+    name: str, pretrained: bool | str, strides: tuple[int, ...] = (8, 16, 32), *, branches: bool = False
+) -> nn.Module:
     """Return a timm backbone that gives the feature maps of these strides, finest first.
 
     Args:
         name: a timm model that supports `features_only`.
         pretrained: load its ImageNet weights through timm, the stem turned to BGR; text names the file that holds them.
         strides: of the feature maps, ascending.
+        branches: of an HRNet, take its branches as they are, not what its classifier widens them to.
 
     Raises:
         ConfigError: timm has no such model, it lacks the strides, or its weights cannot be had.
     """
     indices = _feature_indices(name, strides)
     options = pretrained_options(name, pretrained)
+    if branches:
+        options["feature_location"] = ""
     try:
         backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, **options)
     except (OSError, RuntimeError) as error:  # the download broke off

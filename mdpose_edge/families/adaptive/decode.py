@@ -122,10 +122,10 @@ class AdaptiveDecoder:
 
     def scores(self, people: Grouped) -> NDArray[np.float32]:
         """Return the scores (N,) in [0, 1]: of the centre, times the mean heat, times the predicted OKS."""
-        scores = people.centre * people.heat.mean(axis=1)
+        scores: NDArray[np.float32] = people.centre * people.heat.mean(axis=1)
         if self._scorer is not None:
             scores = scores * np.clip(self._scorer(people.keypoints_xy, people.heat), 0.0, 1.0)
-        return scores.astype(np.float32)
+        return scores.astype(np.float32, copy=False)
 
     def _regressed(self, heads: Heads, index: int) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
         """Return cells, heights and regressed keypoints (N, K, 2) px of the centre map's peaks, best first."""
@@ -237,7 +237,8 @@ make_decoder = AdaptiveDecoder
 def _diagonals(poses: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the diagonals of the boxes around keypoints (N, K, 2)."""
     sides = poses.max(axis=1) - poses.min(axis=1)
-    return np.hypot(sides[:, 0], sides[:, 1])
+    diagonals: NDArray[np.float32] = np.hypot(sides[:, 0], sides[:, 1])
+    return diagonals
 
 
 def _distinct(poses: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -7,6 +7,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -331,7 +332,7 @@ def test_a_spec_that_does_not_fit_is_refused() -> None:
     fewer = dataclasses.replace(spec, heads=(HeadSpec("heat", 5, 4), HeadSpec("centre", 1, 4)))
     with pytest.raises(SpecError, match="offset"):
         make_decoder(fewer)
-    bad = {
+    bad: dict[str, dict[str, Any]] = {
         "cell_origin": {"cell_origin": 2.0},
         "offsets": {"sigma": {"offsets": [0.0] * 17, "slopes": [1.0, 1.0]}},
         "slopes": {"sigma": {"offsets": [0.0] * 5, "slopes": [1.0]}},
