@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.spec import InputSpec
 
 
@@ -22,6 +23,8 @@ class FrameGeometry:
     """Input pixels per frame pixel."""
     offset_xy: tuple[float, float]
     """Where the frame's corner lies in the input, in input pixels."""
+    camera: Camera | None = None
+    """What the frame was taken with, in frame pixels, where that is known: decoders of the third dimension ask."""
 
     def to_network(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map points (..., 2) from frame pixels to input pixels."""

@@ -23,6 +23,7 @@ FAMILIES = {
     "mdpose": "mdpose_edge.families.mdpose",
     "mixture_dense": "mdpose_edge.families.mixture_dense",
     "adaptive": "mdpose_edge.families.adaptive",
+    "das": "mdpose_edge.families.das",
 }
 """By `ModelSpec.family`: the package of each family."""
 
