@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.common.json_text import parse_json
+from mdpose_edge.datasets.three_d import camera_at, third_dimension
 from mdpose_edge.errors import DataError, EngineError
 from mdpose_edge.poses import Poses
 
@@ -78,6 +80,10 @@ class Persons:
     """(N,): how many are labelled, as the file says."""
     classes: NDArray[np.int64] | None = None
     """(N,): an index into `Categories`, or None where all are people."""
+    keypoints_3d: NDArray[np.float32] | None = None
+    """(N, K, 3) m in the camera's axes, NaN for people of two dimensions; None where all are."""
+    camera: Camera | None = None
+    """Of the image, where it is known."""
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -113,6 +119,10 @@ class CocoSplit:
     """(images,) in [0, 1], CrowdPose only: how much the people of an image overlap."""
     categories: Categories | None = None
     """Of boxes without keypoints; None where there are people with keypoints alone."""
+    keypoints_3d: NDArray[np.float64] | None = None
+    """(people, K, 3): see Persons."""
+    cameras: NDArray[np.float64] | None = None
+    """(images, 4): fx, fy, cx, cy of each image's camera, px, NaN where it is not known; None where none is."""
 
     @property
     def result_ids(self) -> tuple[int, ...]:
@@ -135,6 +145,8 @@ class CocoSplit:
             self.iscrowd[rows],
             self.num_keypoints[rows],
             None if self.categories is None else self.categories.of[rows],
+            None if self.keypoints_3d is None else self.keypoints_3d[rows].astype(np.float32),
+            camera_at(self.cameras, index),
         )
 
     def check_people(self, num_images: int | None = None) -> None:
@@ -281,6 +293,7 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
     counts = numbers_of(people, "num_keypoints", 1, where)[:, 0].astype(np.int64)
     keypoints = numbers_of(people, "keypoints", 3 * len(names), where).reshape(-1, len(names), 3)
     keypoints[counts == 0, :, 2] = 0  # whatever v says: COCO's protocol takes nobody by their keypoints then
+    joints, cameras = third_dimension(people, data["images"], len(names), where)
     owners = np.fromiter((index_of[person["image_id"]] for person in people), np.int64, len(people))
     order = np.argsort(owners, kind="stable")
     return CocoSplit(
@@ -295,6 +308,8 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
         areas=at_least_zero("area", numbers_of(people, "area", 1, where), slice(None), where)[order, 0],
         iscrowd=numbers_of(people, "iscrowd", 1, where)[order, 0] != 0,
         num_keypoints=counts[order],
+        keypoints_3d=None if joints is None else joints[order],
+        cameras=cameras,
     )
 
 

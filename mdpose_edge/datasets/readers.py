@@ -87,6 +87,7 @@ def select_keypoints(split: CocoSplit, names: tuple[str, ...]) -> CocoSplit:
         keypoint_names=names,
         file_keypoint_names=split.keypoint_names if set(names) == set(split.keypoint_names) else (),
         keypoints=kept,
+        keypoints_3d=None if split.keypoints_3d is None else split.keypoints_3d[:, columns],
         num_keypoints=np.where(split.num_keypoints > 0, labelled, 0),
     )
 

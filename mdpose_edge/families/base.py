@@ -84,6 +84,12 @@ class People:
     """(P, 4), upright around the annotated boxes, cut at the view's edge."""
     classes: NDArray[np.int64] | None = None
     """(P,) indices into `ModelSpec.classes`, or None where all are people."""
+    keypoints_3d: NDArray[np.float32] | None = None
+    """(P, K, 3) m in the axes of the camera that took the picture, left and right traded as above; NaN for people of
+    two dimensions, None where all are."""
+    cameras: NDArray[np.float64] | None = None
+    """(P, 3, 3): from metres in these axes to homogeneous pixels of the network input, whatever the view has turned,
+    mirrored and scaled; NaN and None likewise."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ geometry.py). Measured in docs/measurements.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.families.base import People
 from mdpose_edge.preprocess import frame_geometry
 from mdpose_edge.spec import InputSpec, KeypointSpec
@@ -147,6 +148,8 @@ def warp_people(
     centers_xy: NDArray[np.floating] | None = None,
     box_suffices: bool = False,
     classes: NDArray[np.int64] | None = None,
+    keypoints_3d: NDArray[np.floating] | None = None,
+    camera: Camera | None = None,
 ) -> People:
     """Map persons into the view.
 
@@ -159,6 +162,8 @@ def warp_people(
         centers_xy: (P, 2) image pixels, or None for the middles of the boxes.
         box_suffices: keep people of whom the view shows the centre, but no labelled keypoint.
         classes: (P,) what the boxes are of, where they are not all people.
+        keypoints_3d: (P, K, 3) metres, where they are known.
+        camera: of the image, where it is known.
 
     Returns:
         The persons whose centre and, as a rule, at least one labelled keypoint the view shows.
@@ -168,8 +173,8 @@ def warp_people(
     points = _apply(view.matrix, np.concatenate([keypoints[:, :, :2], centers[:, None]], axis=1))
     inside = np.asarray(((points >= 0) & (points < size)).all(axis=2))
     points, centers, labelled = points[:, :-1], points[:, -1], (keypoints[:, :, 2] > 0) & inside[:, :-1]
+    order = np.arange(points.shape[1])
     if view.flipped:
-        order = np.arange(points.shape[1])
         for left, right in spec.flip_pairs:
             order[[left, right]] = right, left
         points, labelled = points[:, order], labelled[:, order]
@@ -178,7 +183,19 @@ def warp_people(
     shown = inside[:, -1] & (labelled.any(axis=1) | box_suffices)
     points_shown, centers_shown, boxes_shown = (v[shown].astype(np.float32) for v in (points, centers, boxes))
     classes_shown = None if classes is None else classes[shown]
-    return People(points_shown, labelled[shown], centers_shown, boxes_shown, classes_shown)
+    people = People(points_shown, labelled[shown], centers_shown, boxes_shown, classes_shown)
+    if keypoints_3d is None:
+        return people
+    joints = keypoints_3d[shown][:, order].astype(np.float32)
+    return replace(people, keypoints_3d=joints, cameras=np.tile(_warped_camera(camera, view), (len(joints), 1, 1)))
+
+
+def _warped_camera(camera: Camera | None, view: View) -> Matrix:
+    """Return what maps metres in the camera's axes to homogeneous pixels of the network input, (3, 3)."""
+    if camera is None:
+        return np.full((3, 3), np.nan)
+    intrinsic = np.array([[camera.fx, 0.0, camera.cx], [0.0, camera.fy, camera.cy], [0.0, 0.0, 1.0]])
+    return view.matrix @ intrinsic
 
 
 def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: InputSpec) -> NDArray[np.float64]:

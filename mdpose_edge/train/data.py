@@ -18,6 +18,7 @@ from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.datasets.cutouts import read_cut_outs
 from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
+from mdpose_edge.datasets.three_d import camera_at
 from mdpose_edge.errors import DataError, MdposeError
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import InputSpec, ModelSpec
@@ -151,6 +152,8 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             centers_xy=centers,
             box_suffices=self.counts,
             classes=None if persons.classes is None else persons.classes[keep],
+            keypoints_3d=None if persons.keypoints_3d is None else persons.keypoints_3d[keep],
+            camera=persons.camera,
         )
         return Sample(warp_image(image, view, input_spec, shrunk), people)
 
@@ -162,8 +165,17 @@ class TrainingImages(Dataset["Example | MdposeError"]):
         view = paste_view(rng, boxes[0], input_spec, self.config.augment, at_bottom=cut_out.at_bottom)
         keypoints, clips = self.data.keypoints[one].astype(np.float32), self.config.augment.clip_boxes
         centers = clipped_centers(boxes, view, input_spec) if clips else None
+        joints, camera = self.data.keypoints_3d, camera_at(self.data.cameras, cut_out.image)
         people = warp_people(
-            keypoints, boxes, view, input_spec, self.spec.keypoints, centers_xy=centers, box_suffices=self.counts
+            keypoints,
+            boxes,
+            view,
+            input_spec,
+            self.spec.keypoints,
+            centers_xy=centers,
+            box_suffices=self.counts,
+            keypoints_3d=None if joints is None else joints[one],
+            camera=camera,
         )
         if not len(people.centers_xy):
             return below

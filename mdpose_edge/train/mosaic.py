@@ -46,9 +46,12 @@ def joined(views: Sequence[Sample], tiles: Sequence[Tile]) -> Sample:
 
 
 def _moved(people: People, by_xy: NDArray[np.float32]) -> People:
+    shift = np.eye(3)
+    shift[:2, 2] = by_xy
     return replace(
         people,
         keypoints_xy=people.keypoints_xy + by_xy,
         centers_xy=people.centers_xy + by_xy,
         boxes_xyxy=people.boxes_xyxy + np.tile(by_xy, 2),
+        cameras=None if people.cameras is None else shift @ people.cameras,
     )

@@ -82,7 +82,8 @@ def pasted(below: Sample, above: Sample, covered: NDArray[np.float32]) -> Sample
     rows, columns = (people.keypoints_xy[..., axis].astype(int) for axis in (1, 0))
     limits = covered.shape[0] - 1, covered.shape[1] - 1
     hidden = covered[np.clip(rows, 0, limits[0]), np.clip(columns, 0, limits[1])] > 0.5
-    values = {field.name: getattr(people, field.name) for field in fields(People)}
+    given = {field.name: getattr(people, field.name) for field in fields(People)}
+    values = {name: value for name, value in given.items() if value is not None}
     values["labelled"] = people.labelled & ~hidden
     kept = {name: np.concatenate([value[shown], getattr(above.people, name)]) for name, value in values.items()}
     return Sample(image, People(**kept))
