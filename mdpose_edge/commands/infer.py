@@ -60,9 +60,9 @@ def infer(
 ) -> None:
     """Find people in images, videos, cameras and streams.
 
-    Images into a folder, without more, give painted copies and one JSON document with all poses. All else runs frame by
-    frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file. Where one of several images
-    cannot be read, the exit code is 1.
+    Images with --out, --json or both, without more, give painted copies and one JSON document with all poses. All else
+    runs frame by frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file. Where one of
+    several images cannot be read, the exit code is 1.
     """
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.stream.run import names_video
@@ -75,8 +75,9 @@ def infer(
     if not any(map(names_live, sources)):
         check_used("files or stdin", {"--reconnect": reconnect, "--stall": stall})
     streamed = any((jsonl, csv, coco, ids_from, track, smooth))
-    if out is not None and not streamed and video is None and all(map(names_images, sources)):
-        check_used("images into a folder", {"--frame-size": frame_size, "--fps": fps})
+    alone = out is not None or json_file is not None
+    if alone and not streamed and video is None and all(map(names_images, sources)):
+        check_used("images", {"--frame-size": frame_size, "--fps": fps})
         if frames is None:
             _infer_images(model, sources, out, json_file, {**options, "sigma": sigma, "force": force, "strict": strict})
             return
@@ -111,7 +112,9 @@ def _note(sentence: str) -> None:
     typer.echo(f"mdpose-edge: {sentence}", err=True)
 
 
-def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | None, options: dict[str, Any]) -> None:
+def _infer_images(
+    model: Path, sources: list[str], out: Path | None, json_file: Path | None, options: dict[str, Any]
+) -> None:
     from mdpose_edge.stream.folder import infer_images
     from mdpose_edge.stream.run import stopped_by_signals
 
@@ -121,7 +124,9 @@ def _infer_images(model: Path, sources: list[str], out: Path, json_file: Path | 
     poses = sum(len(image["poses"]) for image in document["images"])
     stopped = ", stopped before the others" if document["stopped"] else ""
     skipped = f", {len(document['skipped'])} skipped" if document["skipped"] else ""
-    typer.echo(f"{out}: {poses} poses in {len(document['images'])} images{stopped}{skipped}")
+    typer.echo(
+        f"{json_file if out is None else out}: {poses} poses in {len(document['images'])} images{stopped}{skipped}"
+    )
     if document["skipped"]:
         raise typer.Exit(1)
 

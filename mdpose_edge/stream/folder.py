@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,14 @@ from mdpose_edge.stream.frames import Note, ignore_note
 from mdpose_edge.stream.painted import plan_copies
 from mdpose_edge.stream.records import pose_records
 
+Copies = dict[Path, Path | None]
+"""Images, and what the painted copy of each is called; None where there is none."""
+
 
 def infer_images(
     model: str | Path,
     sources: Sequence[str | Path],
-    out_dir: str | Path,
+    out_dir: str | Path | None,
     *,
     runtime: str | None = None,
     threads: int | None = None,
@@ -40,7 +43,7 @@ def infer_images(
     stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Find the poses in images, and paint a copy of each.
+    """Find the poses in images, and paint a copy of each where a folder for them is given.
 
     That all sources exist, and that no painted copy takes another's name or a source's, is checked before the model is
     opened. The copies appear together when all are painted. One of several images that cannot be read is left out and
@@ -50,7 +53,7 @@ def infer_images(
         model: a checkpoint or a bundle.
         sources: files, folders and globs: see images.list_images. EXIF orientation is honoured: coordinates refer to
             the upright picture, as the painted copy shows it.
-        out_dir: where the painted copies go; made where missing.
+        out_dir: where the painted copies go, made where missing; None paints nothing.
         runtime: the engine, or None for the artifact's own choice.
         threads: CPU threads of the engine, or None for its default.
         threshold: poses with a score at or below this are left out; None takes the model's own.
@@ -62,7 +65,7 @@ def infer_images(
         progress: called after each image.
 
     Returns:
-        {"model", "engine", "stopped", "images": [{"file", "painted", "width", "height", "poses": [{"score",
+        {"model", "engine", "stopped", "images": [{"file", "painted" (or None), "width", "height", "poses": [{"score",
         "keypoints_xy", "sigma_xy"}]}], "skipped": [{"file", "reason"}]}, ready for json.dump; coordinates and sigmas in
         px.
 
@@ -71,11 +74,11 @@ def infer_images(
         OutputError: the painted copies cannot be written, or would replace somebody else's files.
         MdposeError: the artifact or the engine fails.
     """
-    folder = Path(out_dir)
-    copies = plan_copies(list_images(sources), folder)
+    listed = list_images(sources)
+    copies: Copies = dict.fromkeys(listed) if out_dir is None else {**plan_copies(listed, Path(out_dir))}
     if others := left_out(sources):
         note(f"left out: {others}.")
-    for painted in copies.values():
+    for painted in filter(None, copies.values()):
         check_output("--out", painted, (), force=force)
     skipped: list[dict[str, str]] = []
 
@@ -86,7 +89,7 @@ def infer_images(
         note(f"skipped: {error}")
 
     with PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold) as estimator:
-        with _painted_together(folder) as staging:
+        with nullcontext() if out_dir is None else _painted_together(Path(out_dir)) as staging:
             images = paint_images(
                 estimator,
                 copies,
@@ -104,8 +107,8 @@ def infer_images(
 
 def paint_images(
     estimator: Callable[[NDArray[np.uint8]], Poses],
-    copies: dict[Path, Path],
-    folder: Path,
+    copies: Copies,
+    folder: Path | None,
     keypoints: KeypointSpec,
     *,
     sigma: bool = False,
@@ -118,7 +121,7 @@ def paint_images(
     Args:
         estimator: BGR frame to Poses.
         copies: what the painted copy of each image is called in the end; its name counts.
-        folder: where the copies are written.
+        folder: where the copies are written; None paints nothing.
         keypoints: what the estimator predicts.
         sigma: True also paints each keypoint's uncertainty.
         stop: set it, also from a signal handler, and the run ends after the image under way.
@@ -143,12 +146,13 @@ def paint_images(
             skip(source, error)
             continue
         poses = estimator(frame)
-        write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma))
+        if folder is not None and painted is not None:
+            write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma))
         height, width = frame.shape[:2]
         records.append(
             {
                 "file": name_text(source),
-                "painted": name_text(painted),
+                "painted": None if painted is None else name_text(painted),
                 "width": width,
                 "height": height,
                 "poses": pose_records(poses),

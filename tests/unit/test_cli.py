@@ -230,6 +230,20 @@ def _truncated_jpeg(folder: Path) -> None:
     (folder / "x.jpg").write_bytes(data[: len(data) // 2])
 
 
+def test_infer_gives_poses_as_json_alone(run: Run, artifacts: Artifacts, picture: Path, tmp_path: Path) -> None:
+    model, both, alone = artifacts.bundle("onnx"), tmp_path / "both.json", tmp_path / "alone.json"
+    assert run("infer", model, picture, "--out", tmp_path / "painted", "--threshold", 0, "--json", both)[0] == 0
+    before = sorted(tmp_path.rglob("*"))
+    code, out, _ = run("infer", model, picture, "--threshold", 0, "--json", alone)
+    assert code == 0 and f"{alone}: " in out
+    assert set(tmp_path.rglob("*")) - set(before) == {alone}
+    (with_copy,), (without,) = (json.loads(path.read_text())["images"] for path in (both, alone))
+    assert without["poses"] and without["painted"] is None
+    assert without == {**with_copy, "painted": None}
+    code, out, _ = run("infer", model, picture, "--threshold", 0, "--json", "-")
+    assert code == 0 and json.loads(out)["images"] == [without]
+
+
 @pytest.mark.parametrize(
     ("prepare", "source", "words"),
     [
