@@ -55,6 +55,8 @@ def check(
     wanted = None if keypoints is None else keypoint_set(keypoints)
     with progress_shown("checking") as report:
         found = check_data(folder, split, data_format, keypoints=wanted, progress=report)
+    if out is not None and found.faults:
+        write_image(out, suspects_sheet(found))
     write_json(json_file, found.to_json_dict())
     what = f"{found.people} people, {found.labelled_people} with keypoints"
     if found.categories:
@@ -68,7 +70,6 @@ def check(
     total = len(found.faults)
     print_table(f"{total} fault{'' if total == 1 else 's'}", ("kind", "count", "the first"), rows)
     if out is not None:
-        write_image(out, suspects_sheet(found))
         typer.echo(f"suspects: {out}")
     raise typer.Exit(1)
 

@@ -61,8 +61,10 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
             yield file
         set_usual_mode(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # what failed is a write, which knows no name
+            error.filename = str(path)
         raise
 
 

@@ -14,6 +14,7 @@ from mdpose_edge import cli
 from mdpose_edge.families.mdpose.network import NetworkConfig
 from mdpose_edge.train.config import DataConfig, ScheduleConfig
 from tests.artifacts import Artifacts
+from tests.campaign.child import fork
 from tests.unit import tiny_coco
 from tests.unit.stream.media import write_video
 from tests.unit.train.crude_people import tiny_config
@@ -85,8 +86,17 @@ COMMANDS = {
 }
 
 
-def make_goods(folder: Path) -> None:
-    """Write every good input."""
+def new_goods(work: Path) -> Path:
+    """Write every good input into a new folder, in a child, so that no engine is ever open here; return the folder."""
+    folder = work / "goods"
+    folder.mkdir(parents=True)
+    made = fork(lambda: _make_goods(folder) or 0, work / "making")
+    if made.code != 0:
+        raise SystemExit(f"the good inputs could not be made: {made.err}")
+    return folder
+
+
+def _make_goods(folder: Path) -> None:
     made = Artifacts(_new(folder / "made"))
     made.checkpoint().rename(folder / "model.safetensors")
     (folder / "made" / "batch1.safetensors").symlink_to(folder / "model.safetensors")

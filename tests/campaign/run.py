@@ -10,136 +10,24 @@ import csv
 import hashlib
 import json
 import math
-import os
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-# Before the first fork, so that no child has to.
-import av
-import cv2
-import nncf
-import onnx
-import onnxruntime
-import openvino
-import timm
-import torch
-
-from mdpose_edge import cli
 from mdpose_edge.calib.dataset import open_calibration_set
+from tests.campaign.child import Result, fork, run_words
 from tests.campaign.damage import damaged, is_slow
-from tests.campaign.goods import COMMANDS, make_goods
+from tests.campaign.goods import COMMANDS, new_goods
 
-WARM = (av, nncf, onnx, onnxruntime, openvino, timm)
-LIMIT_BYTES = 2 * 10**9
-ADDRESSES_BYTES = 24 * 2**30
-"""Against what takes memory faster than it is watched; libraries reserve more addresses than they use."""
 SENTENCE_BYTES = 2000
 ONNXRUNTIMES = ".ses"
 """What onnxruntime leaves among temporary files when a process imports it."""
-POLL_S = 0.02
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command did: its exit code (negative: the signal that ended it), time, memory and words."""
-
-    code: int
-    seconds: float
-    peak_bytes: int
-    stopped: str | None
-    out: str
-    err: str
-
-
-def fork(work: Callable[[], int], folder: Path, limit_s: float = 180.0) -> Result:
-    """Run something in a child with a folder, temporary files and limits of its own."""
-    for name in ("tmp", "home"):
-        (folder / name).mkdir(parents=True)
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os._exit(_in_child(work, folder))
-    stopped, peak = None, 0
-    while True:
-        ended, status, usage = os.wait4(child, os.WNOHANG)
-        if ended:
-            break
-        peak = max(peak, _resident_bytes(child))
-        if stopped is None and (time.monotonic() - start > limit_s or peak > LIMIT_BYTES):
-            stopped = f"{peak / 1e9:.1f} GB" if peak > LIMIT_BYTES else f"more than {limit_s:.0f} s"
-            os.kill(child, signal.SIGKILL)
-        time.sleep(POLL_S)
-    seconds = time.monotonic() - start
-    try:
-        os.killpg(child, signal.SIGKILL)  # what it started
-        stopped = stopped or "a process that outlived it"
-    except ProcessLookupError:
-        pass
-    texts = [(folder / name).read_text(errors="replace") for name in ("stdout.txt", "stderr.txt")]
-    return Result(os.waitstatus_to_exitcode(status), seconds, max(peak, usage.ru_maxrss * 1024), stopped, *texts)
-
-
-def _in_child(work: Callable[[], int], folder: Path) -> int:
-    os.setsid()
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES_BYTES, ADDRESSES_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
-    for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
-    os.environ.update(TMPDIR=str(folder / "tmp"), HOME=str(folder / "home"))
-    os.environ.pop("MDPOSE_EDGE_ENGINES", None)
-    tempfile.tempdir = None
-    case = folder / "case"
-    os.chdir(case if case.is_dir() else folder)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        code = work()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 70
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
-
-
-def _resident_bytes(process: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0
-    return pages * resource.getpagesize()
-
-
-def run_words(words: list[str]) -> Callable[[], int]:
-    """Return what runs a command line."""
-
-    def work() -> int:
-        sys.argv = ["mdpose-edge", *words]
-        cli.main()
-        return 0
-
-    return work
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -237,11 +125,7 @@ class Figures:
 
 def campaign(seed: int, numbers: Iterable[int], work: Path, *, seconds: float = math.inf) -> int:
     """Run damaged inputs, print each fault with what reproduces it, and a table; give the number of faults."""
-    goods, truths = work / "goods", work / "truths"
-    goods.mkdir(parents=True)
-    made = fork(lambda: make_goods(goods) or 0, work / "making")
-    if made.code != 0:
-        raise SystemExit(f"the good inputs could not be made: {made.err}")
+    goods, truths = new_goods(work), work / "truths"
     figures: dict[tuple[str, str], Figures] = {}
     failed = tried = 0
     start = time.monotonic()
