@@ -7,7 +7,7 @@ trains and exports. registry.py finds both by the family's name. CONTRIBUTING.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -90,6 +90,8 @@ class People:
     cameras: NDArray[np.float64] | None = None
     """(P, 3, 3): from metres in these axes to homogeneous pixels of the network input, whatever the view has turned,
     mirrored and scaled; NaN and None likewise."""
+    ignored_xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """(R, 4), likewise, around whom nothing is known: crowds, and people without labelled keypoints."""
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ def warp_people(
     classes: NDArray[np.int64] | None = None,
     keypoints_3d: NDArray[np.floating] | None = None,
     camera: Camera | None = None,
+    ignored_xywh: NDArray[np.floating] | None = None,
 ) -> People:
     """Map persons into the view.
 
@@ -164,6 +165,7 @@ def warp_people(
         classes: (P,) what the boxes are of, where they are not all people.
         keypoints_3d: (P, K, 3) metres, where they are known.
         camera: of the image, where it is known.
+        ignored_xywh: (R, 4) image pixels, boxes around whom nothing is known; or None.
 
     Returns:
         The persons whose centre and, as a rule, at least one labelled keypoint the view shows.
@@ -178,12 +180,12 @@ def warp_people(
         for left, right in spec.flip_pairs:
             order[[left, right]] = right, left
         points, labelled = points[:, order], labelled[:, order]
-    low, high = _warped_boxes(boxes_xywh, view)
-    boxes = np.concatenate([np.clip(low, 0, size), np.clip(high, 0, size)], axis=1)
+    boxes = _cut_boxes(boxes_xywh, view, size)
+    ignored = _cut_boxes(np.zeros((0, 4)) if ignored_xywh is None else ignored_xywh, view, size).astype(np.float32)
     shown = inside[:, -1] & (labelled.any(axis=1) | box_suffices)
     points_shown, centers_shown, boxes_shown = (v[shown].astype(np.float32) for v in (points, centers, boxes))
     classes_shown = None if classes is None else classes[shown]
-    people = People(points_shown, labelled[shown], centers_shown, boxes_shown, classes_shown)
+    people = People(points_shown, labelled[shown], centers_shown, boxes_shown, classes_shown, ignored_xyxy=ignored)
     if keypoints_3d is None:
         return people
     joints = keypoints_3d[shown][:, order].astype(np.float32)
@@ -217,6 +219,12 @@ def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: In
     shown = (area_cut >= LEAST_SHOWN * area)[:, None]
     middle = np.where(shown, low_cut + high_cut, low + high) / 2
     return _apply(np.linalg.inv(view.matrix).astype(np.float64), middle)
+
+
+def _cut_boxes(boxes_xywh: NDArray[np.floating], view: View, size: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the upright boxes (P, 4) around mapped ones, cut at the view's edge."""
+    low, high = _warped_boxes(boxes_xywh, view)
+    return np.concatenate([np.clip(low, 0, size), np.clip(high, 0, size)], axis=1)
 
 
 def _warped_boxes(boxes_xywh: NDArray[np.floating], view: View) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -132,7 +132,8 @@ class TrainingImages(Dataset["Example | MdposeError"]):
     def _view(self, rng: np.random.Generator, row: int, input_spec: InputSpec) -> Sample:
         """Take a view of one image; its people in pixels of the view."""
         persons, augment = self.data.persons(row), self.config.augment
-        keep = ~persons.iscrowd if self.counts else _trainable(persons.keypoints, persons.iscrowd)
+        known = _trainable(persons.keypoints, persons.iscrowd)
+        keep = ~persons.iscrowd if self.counts else known
         boxes = persons.boxes_xywh[keep]
         centers = boxes[:, :2] + boxes[:, 2:] / 2
         # What a crop must show of somebody: the centre, or any point where people may be cut off.
@@ -154,6 +155,7 @@ class TrainingImages(Dataset["Example | MdposeError"]):
             classes=None if persons.classes is None else persons.classes[keep],
             keypoints_3d=None if persons.keypoints_3d is None else persons.keypoints_3d[keep],
             camera=persons.camera,
+            ignored_xywh=persons.boxes_xywh[~known],
         )
         return Sample(warp_image(image, view, input_spec, shrunk), people)
 

@@ -53,5 +53,6 @@ def _moved(people: People, by_xy: NDArray[np.float32]) -> People:
         keypoints_xy=people.keypoints_xy + by_xy,
         centers_xy=people.centers_xy + by_xy,
         boxes_xyxy=people.boxes_xyxy + np.tile(by_xy, 2),
+        ignored_xyxy=people.ignored_xyxy + np.tile(by_xy, 2),
         cameras=None if people.cameras is None else shift @ people.cameras,
     )

@@ -85,8 +85,9 @@ def pasted(below: Sample, above: Sample, covered: NDArray[np.float32]) -> Sample
     given = {field.name: getattr(people, field.name) for field in fields(People)}
     values = {name: value for name, value in given.items() if value is not None}
     values["labelled"] = people.labelled & ~hidden
+    regions = values.pop("ignored_xyxy")  # not of those people
     kept = {name: np.concatenate([value[shown], getattr(above.people, name)]) for name, value in values.items()}
-    return Sample(image, People(**kept))
+    return Sample(image, People(**kept, ignored_xyxy=np.concatenate([regions, above.people.ignored_xyxy])))
 
 
 def _share(covered: NDArray[np.float32], box_xyxy: NDArray[np.float32]) -> float:

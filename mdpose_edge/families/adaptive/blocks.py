@@ -124,7 +124,7 @@ class AdaptiveConv(nn.Module):
 
 
 class AdaptiveBlock(nn.Module):
-    """Adaptive convolutions with batch norms and a skip: x + BN(A(x)), ReLU (DEKR); or, with two, as the journal has it.
+    """Adaptive convolutions with batch norms and a skip: one, ReLU(x + BN(A(x))), as DEKR has it; or the journal's two.
 
     x + BN(A2(ReLU(BN(A1(x))))), ReLU, where both are moved by what the block's input x says.
     """

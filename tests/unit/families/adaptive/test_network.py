@@ -96,8 +96,8 @@ def test_mmposes_block_moves_each_group_by_itself(folded: bool) -> None:
 
 def test_it_begins_as_a_plain_convolution() -> None:
     for dilation in (1, 2):
-        adaptive = AdaptiveBlock("sample", 4, (8, 8), count=1, dilation=dilation).eval()
-        plain = AdaptiveBlock("none", 4, (8, 8), count=1, dilation=dilation).eval()
+        adaptive: Any = AdaptiveBlock("sample", 4, (8, 8), count=1, dilation=dilation).eval()
+        plain: Any = AdaptiveBlock("none", 4, (8, 8), count=1, dilation=dilation).eval()
         x = torch.randn(1, 4, 8, 8)
         with torch.no_grad():
             plain.adapt[0].conv.weight.copy_(adaptive.adapt[0].conv.weight)
@@ -113,8 +113,8 @@ def test_what_is_deployed_says_the_same(structure: str, kind: str) -> None:
     network = AdaptiveNetwork(spec)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.normal_(module.running_mean)
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+            module.running_mean.normal_()  # type: ignore[union-attr]
             nn.init.normal_(module.weight)
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -131,7 +131,7 @@ def test_what_is_deployed_says_the_same(structure: str, kind: str) -> None:
 
 def test_every_part_learns() -> None:
     for structure in ("dekr", "guided"):
-        spec = make_spec(NetworkConfig(**TINY, structure=structure), InputSpec(64, 64))  # type: ignore[arg-type]
+        spec = make_spec(NetworkConfig(**TINY, structure=structure), InputSpec(64, 64))
         network = AdaptiveNetwork(spec)
         nn.init.normal_(network.heads.offset.weight)
         outputs = network(torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8))
