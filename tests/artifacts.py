@@ -21,6 +21,7 @@ CALIBRATION_IMAGES = 4
 NETWORKS: dict[str, dict[str, Any]] = {
     "mdpose": {"channels": 16, "head_convs": 2},
     "mixture_dense": {"channels": 16, "head_channels": 16, "components": 2},
+    "das": {"channels": 16, "head_convs": 2},
 }
 """The options of a tiny network of each family, its backbone aside."""
 

@@ -105,7 +105,10 @@ class Loss:
 
 
 class Training(Protocol):
-    """What trainer and exporter ask of a family: `FAMILY` in its training.py."""
+    """What trainer and exporter ask of a family: `FAMILY` in its training.py.
+
+    It may have `finished_spec(spec, network)` too: the spec of the trained network, where training measures constants.
+    """
 
     network_config: type[Any]
     """Frozen dataclass: the table `network` of a configuration."""

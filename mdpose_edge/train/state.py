@@ -113,7 +113,9 @@ def save_model(out: Path, stepper: Stepper) -> Path:
     """Write the finished model: the averaged weights where the run has them, which the file then says."""
     ema = stepper.config.ema
     note = None if ema is None else f"exponential moving average of the weights, decay {ema:g}"
-    save_checkpoint(out / MODEL_FILE, stepper.spec, stepper.best_network.state_dict(), weights_are=note)
+    network, finished = stepper.best_network, getattr(stepper.family, "finished_spec", None)
+    spec = stepper.spec if finished is None else finished(stepper.spec, network)
+    save_checkpoint(out / MODEL_FILE, spec, network.state_dict(), weights_are=note)
     return out / MODEL_FILE
 
 
