@@ -37,11 +37,17 @@ class InputNormalization(nn.Module):
 class FeaturePyramid(nn.Module):
     """Top-down pyramid: 1x1 lateral convolutions, nearest x2 upsampling, 3x3 output convolutions."""
 
-    def __init__(self, in_channels: list[int], channels: int, extra_levels: int) -> None:
+    def __init__(
+        self, in_channels: list[int], channels: int, extra_levels: int, *, extra_from_backbone: bool = False
+    ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.extra = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(extra_levels))
+        self.extra_from_backbone = extra_from_backbone
+        widths = [in_channels[-1] if extra_from_backbone else channels, *[channels] * extra_levels]
+        self.extra = nn.ModuleList(
+            nn.Conv2d(width, channels, 3, stride=2, padding=1) for width in widths[:extra_levels]
+        )
         # A constant scale, not a size, so that ONNX holds Resize with constant scales (TensorRT 8.5, NVDLA).
         self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
 
@@ -52,7 +58,8 @@ class FeaturePyramid(nn.Module):
             merged.insert(0, lateral(feature) + self.upsample(merged[0]))
         levels = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
         for i, conv in enumerate(self.extra):
-            levels.append(conv(levels[-1] if i == 0 else torch.relu(levels[-1])))
+            first = features[-1] if self.extra_from_backbone else levels[-1]
+            levels.append(conv(first if i == 0 else torch.relu(levels[-1])))
         return levels
 
 

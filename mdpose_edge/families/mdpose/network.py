@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class NetworkConfig:
     """Width of the pyramid and of the head."""
     head_convs: int = 8
     """3x3 convolutions in the head, the output convolution included."""
+    p6_from: Literal["p5", "c5"] = "p5"
+    """What p6 is made of: the pyramid's level below, or, as in the authors' code, the backbone's map of that stride."""
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.head_convs < 1:
@@ -108,7 +110,9 @@ class MDPoseNetwork(nn.Module):
         self.backbone = make_backbone(config.backbone, pretrained)
         extra = sum(int(name[1:]) >= FINEST_EXTRA_LEVEL for name in config.levels)
         feature_info: Any = self.backbone.feature_info
-        self.pyramid = FeaturePyramid(feature_info.channels(), config.channels, extra)
+        self.pyramid = FeaturePyramid(
+            feature_info.channels(), config.channels, extra, extra_from_backbone=config.p6_from == "c5"
+        )
         joints = len(spec.keypoints.names) + auxiliary_center
         self.head = MixtureHead(config.channels, config.head_convs, 2 * joints)
 
