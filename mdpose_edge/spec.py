@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.errors import SpecError
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 """Raised when a reader of the previous version would misread the next."""
 Precision = Literal["fp32", "fp16", "int8"]
 """Arithmetic of an artifact's graph."""
@@ -117,6 +117,8 @@ class Provenance:
     calibration_digest: str | None = None
     accuracy: Mapping[str, Any] | None = None
     """Figures and the data they were measured on, or None where nothing was measured."""
+    imported: Mapping[str, Any] | None = None
+    """Where another code trained the weights: its name, the file, its sha256, and notes on what is not as it was."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,11 @@ class ModelSpec:
         return _FORMAT.parse(text, where)
 
 
+def _from_version_2(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a spec of version 2, which knew no weights of other codes, in the words of this version."""
+    return {**data, "provenance": {**data["provenance"], "imported": None}}
+
+
 def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
     """Write a spec of version 1, which knew MDPose alone, in the words of this version."""
     new = dict(data)
@@ -217,7 +224,7 @@ def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
         for kind, _, level in [name.partition("_")]
     ]
     new |= {"heads": heads, "constants": {"levels": levels, "coordinate_extent": extent}}
-    return new | {"classes": ["person"], "dimensions": 2}
+    return _from_version_2(new | {"classes": ["person"], "dimensions": 2})
 
 
 _FORMAT = DocumentFormat(
@@ -227,7 +234,7 @@ _FORMAT = DocumentFormat(
     error=SpecError,
     if_damaged="export again",
     if_other_version="export again with this version",
-    upgrades={1: _from_version_1},
+    upgrades={1: _from_version_1, 2: _from_version_2},
 )
 
 COCO_KEYPOINTS = KeypointSpec(

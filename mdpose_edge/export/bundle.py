@@ -191,7 +191,7 @@ def _bundle_spec(
         precision=options.chosen_precision,
         opset=OPSET if options.form.is_onnx else None,
         graph=options.form.graph,
-        provenance=Provenance(toolkit_version=__version__, checkpoint_sha256=sha256, calibration_digest=digest),
+        provenance=Provenance(__version__, sha256, digest, imported=trained.provenance.imported),
     )
 
 

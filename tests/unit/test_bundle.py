@@ -72,9 +72,9 @@ def test_what_was_written_opens(tmp_path: Path) -> None:
         ),
         pytest.param(lambda b: change_spec(b, lambda s: s.pop("heads")), SpecError, "the key heads", id="no key"),
         pytest.param(
-            lambda b: change_spec(b, lambda s: s.update(spec_version=3)),
+            lambda b: change_spec(b, lambda s: s.update(spec_version=4)),
             SpecError,
-            "expected spec_version 2, got 3; update mdpose-edge",
+            "expected spec_version 3, got 4; update mdpose-edge",
             id="newer version",
         ),
         pytest.param(
@@ -135,7 +135,7 @@ def test_an_error_while_writing_leaves_the_earlier_bundle(tmp_path: Path) -> Non
 def test_an_earlier_bundle_is_replaced_whatever_its_state(tmp_path: Path) -> None:
     bundle = write(tmp_path / "bundle")
     flip_a_byte(bundle / "model.bin")
-    change_spec(bundle, lambda spec: spec.update(spec_version=2))
+    change_spec(bundle, lambda spec: spec.update(spec_version=4))
     write(bundle, {"model.xml": b"new"})
     assert open_bundle(bundle).graph.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["bundle"]

@@ -128,7 +128,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, spec: ModelSpec, network: 
         "empty": (b"", CheckpointError, "a whole safetensors file"),
         "text": (b"not a checkpoint at all", CheckpointError, "a whole safetensors file"),
         "of a newer version": (
-            content.replace(b'spec_version\\": 2', b'spec_version\\": 3'),
+            content.replace(b'spec_version\\": 3', b'spec_version\\": 4'),
             SpecError,
             "spec_version",
         ),

@@ -71,6 +71,15 @@ def test_version_1_is_read():
         ModelSpec.from_json(json.dumps(old), "bundle")
 
 
+def test_version_2_is_read():
+    spec = _spec(target="onnx", opset=17)
+    old = json.loads(spec.to_json())
+    del old["provenance"]["imported"]
+    assert ModelSpec.from_json(json.dumps(old | {"spec_version": 2})) == spec
+    with pytest.raises(SpecError, match=r"bundle: expected the key provenance.imported, got none"):
+        ModelSpec.from_json(json.dumps(old), "bundle")
+
+
 def test_coco_keypoints_pair_up():
     mirrored = {
         name: name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")
