@@ -24,6 +24,7 @@ from mdpose_edge.commands import (
     doctor,
     evaluate,
     export,
+    importing,
     infer,
     models,
     nvdla,
@@ -47,6 +48,7 @@ app = typer.Typer(
 
 app.add_typer(synth.app, name="synth")
 app.command("train", cls=train.TrainCommand)(train.train)
+app.command("import")(importing.import_weights)
 app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("eval")(evaluate.evaluate)

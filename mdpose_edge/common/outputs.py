@@ -29,6 +29,7 @@ _TEXTS = (
     re.compile(rb'\{"frame":\d+,"time_s":'),  # a line of --jsonl
     re.compile(rb"# Written by " + MADE_BY.encode()),  # a run's configuration
     re.compile(rb"frame,time_s,source,track_id,score,"),
+    re.compile(rb'(?s).{8}\{"__metadata__":\{"spec":"'),  # a checkpoint of a finished model
 )
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _PAGE = b"<!doctype html>"

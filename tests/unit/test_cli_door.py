@@ -48,7 +48,7 @@ def words_for(name: tuple[str, ...]) -> list[str]:
     words: list[str] = []
     for parameter in command.params:
         if parameter.required:
-            value = {"--target": "onnx"}.get(parameter.opts[0], "absent")
+            value = {"--target": "onnx", "--from": "mdpose"}.get(parameter.opts[0], "absent")
             words += [value] if not parameter.opts[0].startswith("-") else [parameter.opts[0], value]
     return words
 
