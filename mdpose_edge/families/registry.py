@@ -80,7 +80,11 @@ def evaluation_of(spec: ModelSpec) -> DecodeSpec:
     Raises:
         SpecError: this version has no such family.
     """
-    options = evaluation_options(spec.family)
+    return merging_as(spec, evaluation_options(spec.family))
+
+
+def merging_as(spec: ModelSpec, options: DecodeSpec) -> DecodeSpec:
+    """Return options that merge poses as an artifact does, if it does."""
     if spec.decode.nms == "merge":
         return replace(options, nms="merge", nms_threshold=spec.decode.nms_threshold)
     return options

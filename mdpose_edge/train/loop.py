@@ -24,14 +24,14 @@ from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import locate, training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError
 from mdpose_edge.families.backbone import freeze_backbone
-from mdpose_edge.families.registry import training_of, training_spec
+from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.distributed import World, joined_world
 from mdpose_edge.train.precision import faster_precision
 from mdpose_edge.train.signals import Interrupted, StopSignal
-from mdpose_edge.train.start import begin
+from mdpose_edge.train.start import begin, spec_of_run
 from mdpose_edge.train.state import (
     CONFIG_FILE,
     CONFIG_HEAD,
@@ -125,7 +125,7 @@ class _Run:
             keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
             self.family = training_of(config.family)
             classes = training_classes(data_dir, split, config.data.format, config.data.classes, keypoints)
-            self.spec = training_spec(config.family, config.network, config.input.spec(), keypoints, classes)
+            self.spec = spec_of_run(config, keypoints, classes)
             self.family.check_loss(self.spec, config.loss)
             _check_flips(self.spec.keypoints, config.augment.flip_prob)
             world.share_of(config.batch_size, config.accumulate)

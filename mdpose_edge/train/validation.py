@@ -23,7 +23,7 @@ from mdpose_edge.datasets.coco import CocoSplit, results_of
 from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import MdposeError
-from mdpose_edge.families.registry import make_decoder
+from mdpose_edge.families.registry import make_decoder, merging_as
 from mdpose_edge.preprocess import FrameGeometry, preprocess
 from mdpose_edge.spec import DecodeSpec, InputSpec, ModelSpec
 from mdpose_edge.train.distributed import World
@@ -79,7 +79,7 @@ class Validator:
         self.split = open_split(validation.data_dir, validation.split, data_format, spec.keypoints)
         self.split.check_people()
         self.figure_names = validation.figure_names(self.split)
-        self.decode = make_decoder(spec, validation.decode)
+        self.decode = make_decoder(spec, merging_as(spec, validation.decode))
 
     def __call__(self, network: nn.Module) -> Figures | None:
         """Measure, in all processes together; the main one gets the figures, the others None.

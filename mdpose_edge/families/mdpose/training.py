@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.base import Loss, People
-from mdpose_edge.families.mdpose.heads import constants_of
+from mdpose_edge.families.mdpose.heads import MERGING, constants_of
 from mdpose_edge.families.mdpose.loss import count_nll, group_keypoints, mixture_from_heads, person_nll
 from mdpose_edge.families.mdpose.network import DeployedNetwork, HeadTensors, MDPoseNetwork, NetworkConfig, make_spec
 from mdpose_edge.families.mdpose.underflow import underflow_ratio
-from mdpose_edge.spec import InputSpec, KeypointSpec, ModelSpec
+from mdpose_edge.spec import DecodeSpec, InputSpec, KeypointSpec, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,14 @@ class MDPoseTraining:
             "head.mu.bias": weights["head.mu.bias"] * ratio,
             "head.gamma.bias": weights["head.gamma.bias"] + ratio.log(),
         }
+
+    def keypoint_rows(self, parameter: str) -> int:
+        """See `Training`; rows after the last keypoint are the box centre's."""
+        return 2 if parameter.startswith(("head.mu.", "head.gamma.")) else 0
+
+    def decode(self, loss: LossConfig) -> DecodeSpec | None:
+        """See `Training`: where scores are expected numbers of people, what shows one person is merged."""
+        return MERGING if loss.count_weight else None
 
     def summary(self, spec: ModelSpec) -> dict[str, str]:
         """See `Training`."""

@@ -138,6 +138,11 @@ class MixtureDenseTraining:
         """Return the weights as they are: head tensors are in cells, that is in pixels, of whatever input."""
         return dict(weights)
 
+    def keypoint_rows(self, parameter: str) -> int:
+        """See `Training`."""
+        layer = parameter.split(".")[-2]
+        return 2 if layer.startswith("mu_") else int(layer == "heat")
+
     def summary(self, spec: ModelSpec) -> dict[str, str]:
         """See `Training`."""
         config = network_config(spec)

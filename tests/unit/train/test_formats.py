@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
+from mdpose_edge.checkpoint import save_checkpoint
+from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS, keypoint_set
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.evaluate import CROWD_LEVELS, CROWDPOSE_FIGURES, evaluate, figure_names, protocol_figures
-from mdpose_edge.families.registry import evaluation_options
+from mdpose_edge.families.mdpose.network import NetworkConfig
+from mdpose_edge.families.mdpose.training import LossConfig
+from mdpose_edge.families.mixture_dense.network import NetworkConfig as DenseConfig
+from mdpose_edge.families.registry import evaluation_options, training_of
+from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec
 from mdpose_edge.train.config import DataConfig, ScheduleConfig
 from mdpose_edge.train.log import read_csv
 from mdpose_edge.train.loop import train
+from mdpose_edge.train.start import begin, spec_of_run
 from mdpose_edge.train.state import EVAL_FILE
 from mdpose_edge.train.validation import Validation
 from tests.unit.datasets.public_formats import write_crowdpose
@@ -106,3 +114,50 @@ def test_data_without_the_sets_keypoints_is_refused_before_anything_is_written(t
     with pytest.raises(DataError, match=r"expected the keypoints left_shoulder, .*got nose"):
         train(config, tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+BODY = """
+names: [neck, left_ankle, right_ankle, nose]
+flips: [[left_ankle, right_ankle]]
+skeleton: [[neck, nose], [neck, left_ankle], [neck, right_ankle]]
+sigmas: [0.08, 0.09, 0.09, 0.03]
+"""
+
+
+@pytest.mark.parametrize("family", ["mdpose", "mixture_dense"])
+def test_keypoints_of_the_same_name_go_over_from_a_model_of_others(family: str, tmp_path: Path) -> None:
+    (tmp_path / "body.yaml").write_text(BODY)
+    networks: dict[str, Any] = {
+        "mdpose": NetworkConfig("mobilenetv4_conv_small", channels=8, head_convs=1),
+        "mixture_dense": DenseConfig("mobilenetv4_conv_small", channels=8, head_channels=8),
+    }
+    base = tiny_config(family=family, network=networks[family], loss=None)
+    old = spec_of_run(base, COCO_KEYPOINTS)
+    start = training_of(family).network(old).state_dict()
+    start = {name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor for name, tensor in start.items()}
+    save_checkpoint(tmp_path / "start.safetensors", old, start)
+    new = spec_of_run(base, keypoint_set(tmp_path / "body.yaml"))
+    said: list[str] = []
+    config = replace(base, init=str(tmp_path / "start.safetensors"))
+    now = begin(config, new, is_start=True, note=said.append).state_dict()
+    for name, tensor in now.items():
+        rows = training_of(family).keypoint_rows(name)  # type: ignore[attr-defined]
+        if not rows:
+            assert torch.equal(tensor, start[name]), name
+            continue
+        for position, keypoint in enumerate(new.keypoints.names):
+            here = tensor[rows * position : rows * (position + 1)]
+            if keypoint == "neck":
+                assert torch.isfinite(here).all()
+                continue
+            row = rows * COCO_KEYPOINTS.names.index(keypoint)
+            assert torch.equal(here, start[name][row : row + rows]), (name, keypoint)
+        assert torch.equal(tensor[rows * 4 :], start[name][rows * 17 :])  # MDPose's box centre
+    (sentence,) = said
+    assert "began anew: none; left: none; of 4 keypoints 3 went over by name; began anew: neck" in sentence
+
+
+def test_what_is_trained_to_count_merges(tmp_path: Path) -> None:
+    assert spec_of_run(tiny_config(), COCO_KEYPOINTS).decode == DecodeSpec()
+    counting = replace(tiny_config(), loss=LossConfig(count_weight=1.0))
+    assert spec_of_run(counting, COCO_KEYPOINTS).decode.nms == "merge"
