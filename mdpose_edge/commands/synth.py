@@ -41,7 +41,7 @@ def images(
     ] = None,
     size: Annotated[int, typer.Option(help="Width and height, px.")] = 736,
     seed: Seed = 0,
-    people: Annotated[str, typer.Option(help="People in an image: a number, or a range like 1-8.")] = "1-8",
+    people: Annotated[str, typer.Option(help="People in an image: a number, a range like 1-8, 0 for nobody.")] = "1-8",
     occlusion: Annotated[float, typer.Option(help="0: people apart; 1: every person overlapped by another.")] = 0.2,
     variety: Annotated[float, typer.Option(help="Share in any pose; the others stand or walk, facing us.")] = 1.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw; any number gives the same bytes.")] = 1,

@@ -51,7 +51,7 @@ def write_dataset(
         val_images: pictures in val2017/.
         size: side of a square, or (width, height), px.
         seed: the pictures of the two splits come from separate streams of it.
-        people: fewest and most persons in a picture; at full occlusion at least two.
+        people: fewest and most persons in a picture, 0 for none; at full occlusion at least two, if any.
         occlusion: 0 keeps people apart; at 1 each person's box overlaps another's by an IoU above one half.
         variety: share of people in any pose, seen from any side; the others stand or walk, turned to the camera.
         workers: processes that draw.

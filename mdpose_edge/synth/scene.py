@@ -86,7 +86,7 @@ def render_scene(
     Args:
         rng_or_seed: where the randomness comes from.
         size_wh: width and height, px.
-        people: fewest and most persons; at full occlusion at least two.
+        people: fewest and most persons, 0 for a place where nobody is; at full occlusion at least two, if any.
         occlusion: 0 keeps people apart; at 1 each person's box overlaps another's by an IoU above one half.
         variety: share of people in any pose, seen from any side; the others stand or walk, turned to the camera.
 
@@ -95,17 +95,20 @@ def render_scene(
     """
     check_arguments(size_wh, people, occlusion, variety)
     rng = rng_or_seed if isinstance(rng_or_seed, np.random.Generator) else np.random.default_rng(rng_or_seed)
-    low, high = (max(2, people[0]), max(2, people[1])) if occlusion == 1 else people
+    low, high = (max(2, people[0]), max(2, people[1])) if occlusion == 1 and people[1] else people
     for attempt in range(ATTEMPTS):
         count = int(rng.integers(low, high + 1))
-        camera, persons = _arrange(rng, size_wh, count, (occlusion, variety), patience=attempt / ATTEMPTS)
-        solids = _furnish(rng, camera, persons, occlusion)
+        # Where nobody is to be seen, somebody decides how far away things are, and is left out.
+        camera, persons = _arrange(rng, size_wh, max(1, count), (occlusion, variety), patience=attempt / ATTEMPTS)
+        depths = [float(person.shift[2]) for person in persons]
+        persons = persons[:count]
+        solids = _furnish(rng, camera, persons, occlusion, float(np.mean(depths)))
         raster = rasterize(solids, camera)
         owner = raster.owner()
         boxes, areas = visible(owner, len(persons))
         if (areas >= MIN_AREA).all() and (occlusion < 1 or _all_overlap(boxes)):
             return Scene(
-                _paint(rng, camera, persons, raster),
+                _paint(rng, camera, persons, raster, reach=max(depths)),
                 annotate(camera, dict(enumerate(persons)), raster, owner, boxes, areas),
                 camera_record(camera),
             )  # fmt: skip
@@ -124,17 +127,19 @@ def check_arguments(size_wh: tuple[int, int], people: tuple[int, int], occlusion
     if not all(isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE for side in size_wh):
         expected = f"sides of {MIN_SIDE} to {MAX_SIDE} px"
         raise DataError("--size", expected=expected, got=f"{size_wh[0]}x{size_wh[1]}", do="change the size")
-    if not 1 <= people[0] <= people[1] <= MAX_PEOPLE:
-        expected = f"a range within 1-{MAX_PEOPLE}"
+    if not 0 <= people[0] <= people[1] <= MAX_PEOPLE:
+        expected = f"a range within 0-{MAX_PEOPLE}"
         raise DataError("--people", expected=expected, got=f"{people[0]}-{people[1]}", do="change the range")
     for flag, value in (("--occlusion", occlusion), ("--variety", variety)):
         if not 0.0 <= value <= 1.0:
             raise DataError(flag, expected="a number in [0, 1]", got=f"{value:g}", do="change it")
 
 
-def _paint(rng: np.random.Generator, camera: Camera, persons: list[Person], raster: Raster) -> NDArray[np.uint8]:
+def _paint(
+    rng: np.random.Generator, camera: Camera, persons: list[Person], raster: Raster, *, reach: float
+) -> NDArray[np.uint8]:
     light = sample_light(rng)
-    canvas = draw_backdrop(rng, camera, reach=max(float(person.shift[2]) for person in persons))
+    canvas = draw_backdrop(rng, camera, reach=reach)
     cast_shadows(canvas, camera, light, [person.keypoints for person in persons])
     shade(canvas, raster, camera, light)
     return finish(rng, canvas, sample_lens(rng, camera.size_wh))
@@ -239,8 +244,8 @@ def _beside(rng: np.random.Generator, camera: Camera, partner: Person, variety: 
     return best[1]
 
 
-def _furnish(rng: np.random.Generator, camera: Camera, persons: list[Person], occlusion: float) -> Solids:
-    """Dress everybody and put things around and in front of them."""
+def _furnish(rng: np.random.Generator, camera: Camera, persons: list[Person], occlusion: float, depth: float) -> Solids:
+    """Dress everybody and put things around and in front of them, about `depth` m away."""
     solids = Solids()
     for owner, person in enumerate(persons):
         height_px = camera.focal_px * person.figure.build.height / max(person.shift[2], 0.5)
@@ -249,7 +254,7 @@ def _furnish(rng: np.random.Generator, camera: Camera, persons: list[Person], oc
             add_seat(rng, solids, person.figure, person.shift)
     spread = camera.size_wh[0] / camera.focal_px
     for _ in range(int(rng.integers(0, 4))):
-        z = float(np.mean([person.shift[2] for person in persons])) * rng.uniform(0.95, 1.5)
+        z = depth * rng.uniform(0.95, 1.5)
         add_prop(rng, solids, np.array((spread * z * rng.uniform(-0.55, 0.55), 0.0, z)))
     for person in persons:
         if rng.random() < 0.08 + 0.22 * min(occlusion, 0.6):

@@ -121,6 +121,13 @@ def test_synth_splits_its_images(run: Run, tmp_path: Path) -> None:
     assert len(list((data / "val2017").iterdir())) == 1
 
 
+def test_synth_draws_places_without_people(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert run("synth", data, "--images", 3, "--size", 64, "--people", 0)[0] == 0
+    content = json.loads((data / "annotations" / "person_keypoints_train2017.json").read_text())
+    assert len(content["images"]) == 2 and content["annotations"] == []
+
+
 def test_infer_paints_and_tells(run: Run, artifacts: Artifacts, picture: Path, tmp_path: Path) -> None:
     model, record = artifacts.bundle("onnx"), tmp_path / "poses.json"
     code, out, _ = run(

@@ -253,9 +253,15 @@ class TestOcclusion:
     def test_at_one_there_are_at_least_two_people(self) -> None:
         assert all(len(render_scene(seed, (128, 128), (1, 1), 1.0).annotations) == 2 for seed in range(4))
 
-    @pytest.mark.parametrize("count", [1, 5])
+    @pytest.mark.parametrize("count", [0, 1, 5])
     def test_the_number_of_people_is_as_asked(self, count: int) -> None:
         assert all(len(render_scene(seed, (160, 160), (count, count), 0.2).annotations) == count for seed in range(4))
+
+    @pytest.mark.parametrize("occlusion", [0.0, 1.0])
+    def test_where_nobody_is_asked_for_there_are_a_place_and_things(self, occlusion: float) -> None:
+        frames = [render_scene(seed, (96, 96), (0, 0), occlusion).frame for seed in range(4)]
+        assert all(frame.std() > 5 for frame in frames)
+        assert not render_scene(0, (96, 96), (0, 0), occlusion).annotations
 
 
 class TestVariety:
@@ -284,7 +290,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            pytest.param({"people": (0, 3)}, "--people", id="nobody"),
+            pytest.param({"people": (0, 31)}, "--people", id="too many people"),
             pytest.param({"people": (5, 2)}, "--people", id="range reversed"),
             pytest.param({"occlusion": 2.0}, "--occlusion", id="occlusion above one"),
             pytest.param({"occlusion": float("nan")}, "--occlusion", id="occlusion not a number"),
