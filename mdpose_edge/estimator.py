@@ -31,7 +31,7 @@ class PoseEstimator(Closing):
     buffers of its own.
 
     Args:
-        model: a bundle's directory, a .safetensors checkpoint, or the name of a shipped model: "people".
+        model: a bundle's directory, a .safetensors checkpoint, or the name of a shipped model: "people", "people-int8".
         runtime: the engine's name, or None for the default of the model's target.
         threads: CPU threads of the engine, or None for its own choice.
         decode: thresholds and bounds, or None for the model's own.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -25,6 +27,8 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+POWERLESS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+"""Takes root's right to write where it may not; other users never had it."""
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +48,13 @@ def shared_data() -> Path:
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     """One random network as checkpoint and as bundles, each made when first asked for."""
     return Artifacts(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def powerless() -> list[str]:
+    """What a command begins with so that it may not write where others' rights forbid it."""
+    if os.geteuid():
+        return []
+    if shutil.which("setpriv") is None or subprocess.run([*POWERLESS, "true"], capture_output=True).returncode:
+        pytest.skip("root may write anywhere, and no setpriv (util-linux) takes that right from it")
+    return POWERLESS

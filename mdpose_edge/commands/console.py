@@ -18,7 +18,7 @@ from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import OutputError
 
 Model = Annotated[
-    Path, typer.Argument(help="A bundle folder, a .safetensors checkpoint, or people: the shipped model.")
+    Path, typer.Argument(help="A bundle folder, a .safetensors checkpoint, or a shipped model: people, people-int8.")
 ]
 Data = Annotated[Path, typer.Option(help="A dataset's folder: COCO's layout, or as docs/data.md says of others.")]
 Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its annotations.')]

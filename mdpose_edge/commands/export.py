@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mdpose_edge.commands.console import Force, figure_text, print_table, progress_shown, warn_of_left_out
+from mdpose_edge.errors import ConfigError
 
 
 class TargetName(str, Enum):
@@ -40,7 +41,10 @@ class MethodName(str, Enum):
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint, or people: the shipped one.")],
+    context: typer.Context,
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A .safetensors checkpoint, or people: the shipped one. people-int8: see below.")
+    ],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
     target: Annotated[TargetName, typer.Option(help="What will run the graph.")],
     precision: Annotated[
@@ -103,7 +107,8 @@ def export(
     """Turn a checkpoint into a bundle, after comparing its graph with torch.
 
     INT8 takes a calibration set, and each target has a form of its own. onnx: u8 activations and s8 weights, which is
-    fast on onnxruntime's CPU provider. openvino: NNCF's. tensorrt and jetson: Q/DQ.
+    fast on onnxruntime's CPU provider. openvino: NNCF's. tensorrt and jetson: Q/DQ. people-int8, the shipped model,
+    draws people to calibrate on and for the gate, and takes no other option than --target, --out, --report and --force.
 
     An engine of TensorRT is built on the device, by mdpose-edge build: these two targets need no GPU here.
 
@@ -115,10 +120,14 @@ def export(
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.export.bundle import export_checkpoint
     from mdpose_edge.export.options import ExportOptions
-    from mdpose_edge.shipped import checkpoint_path
+    from mdpose_edge.shipped import checkpoint_path, is_shipped_int8
 
     page = None if report is None else report / REPORT_FILE
     check_outputs({"--report": page}, [checkpoint, calib, val_data], force=force)
+    if is_shipped_int8(checkpoint):
+        _check_only(context, str(checkpoint), {"checkpoint", "out", "target", "report", "force"})
+        _export_int8(str(checkpoint), out, target, report)
+        return
     options = ExportOptions(
         target=target.value,
         precision=None if precision is None else precision.value,
@@ -143,6 +152,28 @@ def export(
         done = export_checkpoint(checkpoint_path(checkpoint), out, options, progress=show)
     if val_data is not None:
         _print_findings(done.report)
+    typer.echo(str(done.path))
+
+
+def _check_only(context: typer.Context, name: str, taken: Collection[str]) -> None:
+    """Refuse the options that a shipped model's INT8 form does not take."""
+    from mdpose_edge.shipped import INT8_SUFFIX
+
+    for option in context.params.keys() - taken:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            do = f"leave it out, or export {name.removesuffix(INT8_SUFFIX)} with --precision int8"
+            expected = f"nothing more on {name}, which brings its own"
+            raise ConfigError(f"--{option.replace('_', '-')}", expected=expected, got="this option", do=do)
+
+
+def _export_int8(name: str, out: Path, target: TargetName, report: Path | None) -> None:
+    """Export a shipped model's INT8 form."""
+    from mdpose_edge.export.shipped_int8 import export_shipped_int8
+
+    with progress_shown("exporting") as show:
+        done = export_shipped_int8(name, out, target.value, report=report, progress=show)
+    _print_findings(done.report)
     typer.echo(str(done.path))
 
 

@@ -18,7 +18,7 @@ _held: set[int] = set()
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a folder to this process until the block ends; the system ends it with a process that dies.
 
     Nothing is written for it. Where folders cannot be locked, on Windows and on some network file systems, several
@@ -26,15 +26,16 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     Args:
         folder: exists.
+        wait: until another process that has it lets it go.
 
     Raises:
-        OutputError: another process has it.
+        OutputError: another process has it, and one does not wait.
     """
     handle = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if handle is not None:
             _held.add(handle)
-            _lock(handle, folder)
+            _lock(handle, folder, 0 if wait else fcntl.LOCK_NB)
         yield
     finally:
         if handle is not None:
@@ -42,9 +43,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, mode: int) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | mode)
     except BlockingIOError as error:
         do = "wait for its end, or choose another path"
         raise OutputError(str(folder), expected="a folder of this run's own", got="another run's", do=do) from error

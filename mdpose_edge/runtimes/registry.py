@@ -15,7 +15,7 @@ from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.optional import available
 from mdpose_edge.errors import BundleError, CheckpointError, EngineError, MissingPackageError
 from mdpose_edge.runtimes.base import CheckedAdapter, RuntimeAdapter
-from mdpose_edge.shipped import checkpoint_path, model_path
+from mdpose_edge.shipped import model_path, source_path
 from mdpose_edge.spec import ModelSpec
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -90,12 +90,12 @@ def read_model_spec(model: str | Path) -> ModelSpec:
     """Read what a model says of itself, without its weights, an engine or torch.
 
     Args:
-        model: a bundle's directory, a .safetensors checkpoint, or the name of a shipped model.
+        model: a bundle's directory, a .safetensors checkpoint, or the name of a shipped model: its checkpoint is read.
 
     Raises:
         BundleError, SpecError, CheckpointError: the model cannot be opened.
     """
-    path = checkpoint_path(model)
+    path = source_path(model)
     return _read_checkpoint_spec(path) if _is_checkpoint(path) else open_bundle(path).spec
 
 

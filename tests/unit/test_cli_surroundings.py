@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,6 @@ from mdpose_edge.datasets.images import write_image
 from mdpose_edge.poses import Poses
 from tests.architecture.package import REPOSITORY
 from tests.artifacts import Artifacts
-
-POWERLESS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-"""Takes root's right to write where it may not; other users never had it."""
 
 
 def away(folder: Path, *words: object, before: list[str] | None = None, **variables: str) -> tuple[int, str, str]:
@@ -59,15 +55,6 @@ def test_names_outlive_a_locale_that_is_not_utf8(artifacts: Artifacts, tmp_path:
     assert os.listdir(tmp_path / "gr\u00fcn") == [name]
     code, out, error = away(tmp_path, "infer", artifacts.bundle("onnx"), "\u00e9.png", "--jsonl", "-", **locale)
     assert (code, out) == (2, "") and len(error.splitlines()) == 1 and "no such file" in error
-
-
-@pytest.fixture
-def powerless() -> list[str]:
-    if os.geteuid():
-        return []
-    if shutil.which("setpriv") is None or subprocess.run([*POWERLESS, "true"], capture_output=True).returncode:
-        pytest.skip("root may write anywhere, and no setpriv (util-linux) takes that right from it")
-    return POWERLESS
 
 
 def test_nothing_but_the_outputs_needs_a_place_to_write(
