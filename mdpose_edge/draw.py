@@ -60,6 +60,7 @@ def draw_poses(
     *,
     sigma: bool = False,
     labels: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
     """Paint skeletons: the person's left orange, right blue, what joins the two white, and a label above.
 
@@ -71,7 +72,8 @@ def draw_poses(
             boxes are drawn where the model itself gives them.
         keypoints: which of them are left and right, and the skeleton.
         sigma: True adds an ellipse around each keypoint whose semi-axes are one standard deviation.
-        labels: what stands above each person; None: the score.
+        labels: what stands above each person; None: the score, after the class where `poses` have one.
+        classes: names of the classes, as in `ModelSpec.classes`; without them a class is a number.
 
     Returns:
         A new frame of the same size.
@@ -87,10 +89,18 @@ def draw_poses(
                 canvas, poses.model_boxes_xyxy[person], 0 if poses.classes is None else int(poses.classes[person])
             )
     for person in reversed(range(len(poses))):
-        label = f"{poses.scores[person]:.2f}" if labels is None else labels[person]
+        label = _label(poses, person, classes) if labels is None else labels[person]
         seen = poses.keypoints_xy[person]
         _draw_label(canvas, seen if len(seen) else poses.boxes_xyxy[person].reshape(2, 2), label)
     return canvas
+
+
+def _label(poses: Poses, person: int, classes: Sequence[str]) -> str:
+    score = f"{poses.scores[person]:.2f}"
+    if poses.classes is None:
+        return score
+    number = int(poses.classes[person])
+    return f"{classes[number] if classes else number} {score}"
 
 
 def contact_sheet(
@@ -140,6 +150,11 @@ def palette_of(keypoints: KeypointSpec) -> Palette:
     return Palette(tuple(sides), limbs)
 
 
+def box_color(class_index: int) -> Color:
+    """Return the colour of a class's boxes, BGR."""
+    return BOX_BGR[class_index % len(BOX_BGR)]
+
+
 def _limb_color(start: Color, end: Color) -> Color:
     """Return the colour of a limb: its side's, where it leads to one; from left to right it is the centre's."""
     if start == CENTRE_BGR:
@@ -176,7 +191,7 @@ def _draw_box(canvas: NDArray[np.uint8], box_xyxy: NDArray[np.float32], class_in
         return
     low, high = _fixed_point(box_xyxy.reshape(2, 2))
     width = _limb_width(box_xyxy.reshape(2, 2), canvas)
-    for color, line in ((OUTLINE_BGR, 2 * width), (BOX_BGR[class_index % len(BOX_BGR)], width)):
+    for color, line in ((OUTLINE_BGR, 2 * width), (box_color(class_index), width)):
         cv2.rectangle(canvas, low, high, color, line, cv2.LINE_AA, _SHIFT)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy of an artifact, by the protocol of the data: COCO's, CrowdPose's or OCHuman's.
+"""Accuracy of an artifact, by the protocol of the data: COCO's of keypoints or of boxes, CrowdPose's or OCHuman's.
 
 The protocols are not ours to rewrite: faster-coco-eval computes the figures. Why that library:
 docs/decisions/0002-coco-protocol.md. What the three differ in: docs/data.md.
@@ -30,6 +30,8 @@ from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's ten figures for keypoints, in the order of its evaluation code."""
+BOX_FIGURES = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+"""COCO's twelve figures for boxes, likewise: means over the categories."""
 CROWDPOSE_FIGURES = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
 """Those of the ten that CrowdPose reports, which has no figures by size."""
 CROWD_LEVELS = {
@@ -60,7 +62,7 @@ class Evaluation:
     results: list[dict[str, Any]]
     """In COCO's result format, with the category and the order of keypoints of the annotations: see write_results."""
     format: str = "coco"
-    """Whose annotations and protocol: "coco", "crowdpose" or "ochuman"."""
+    """Whose annotations and protocol: one of layout.FORMATS."""
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return all but the results, ready for json.dump."""
@@ -92,21 +94,21 @@ def evaluate(
         threads: CPU threads of the engine, or None for its default.
         limit: only the first so many images, or None for all.
         progress: called after each image.
-        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
+        data_format: "coco", "crowdpose", "ochuman", "instances", or None to take the only one that is there.
         keypoints: the OKS constants to measure with, for the artifact's own keypoints; None takes the artifact's.
 
     Raises:
         MissingPackageError: the extra `eval` is not installed.
         ConfigError: `keypoints` are not those that the artifact predicts.
-        DataError: the split cannot be used, annotates nobody, or does not annotate the keypoints that the artifact
-            predicts.
+        DataError: the split cannot be used, annotates nobody, or does not annotate the keypoints or categories that
+            the artifact predicts.
         MdposeError: the artifact or the engine fails.
     """
     _evaluation_library()  # before minutes of inference
     decode = evaluation_of(read_model_spec(model))
     with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode) as estimator:
         keypoints = _measured_keypoints(str(model), estimator.spec.keypoints, keypoints)
-        data = open_split(data_dir, split, data_format, keypoints)
+        data = open_split(data_dir, split, data_format, keypoints, estimator.spec.classes)
         data.check_people(limit)
         results, milliseconds = run_estimator(estimator, data, limit=limit, progress=progress)
         engine = estimator.engine
@@ -159,7 +161,7 @@ def run_estimator(
         start = time.perf_counter()
         poses = estimator(frame)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-        results += results_of(image.id, poses, split.category_id)
+        results += results_of(image.id, poses, split.result_ids)
         if progress is not None:
             progress(len(milliseconds), len(images))
     return results, milliseconds
@@ -167,6 +169,8 @@ def run_estimator(
 
 def figure_names(split: CocoSplit) -> tuple[str, ...]:
     """Return the names of what `protocol_figures` measures on a split, in its order."""
+    if split.categories is not None:
+        return BOX_FIGURES
     return FIGURES if split.crowd_index is None else (*CROWDPOSE_FIGURES, *CROWD_LEVELS)
 
 
@@ -180,8 +184,11 @@ def protocol_figures(
     """Compute the figures of the split's own protocol; arguments and errors as of `coco_figures`.
 
     Returns:
-        COCO and OCHuman: FIGURES. CrowdPose: CROWDPOSE_FIGURES and an AP for each of CROWD_LEVELS.
+        COCO and OCHuman: FIGURES. CrowdPose: CROWDPOSE_FIGURES and an AP for each of CROWD_LEVELS. Instances:
+        BOX_FIGURES.
     """
+    if split.categories is not None:
+        return box_figures(split, results, num_images=num_images)
     figures = coco_figures(split, results, sigmas=sigmas, num_images=num_images)
     if split.crowd_index is None:
         return figures
@@ -218,6 +225,29 @@ def coco_figures(
         MissingPackageError: the extra `eval` is not installed.
         DataError: a result is for an image that is not among these.
     """
+    return _figures("keypoints", split, results, FIGURES, num_images, image_ids, kpt_oks_sigmas=list(sigmas))
+
+
+def box_figures(
+    split: CocoSplit, results: Sequence[Mapping[str, Any]], *, num_images: int | None = None
+) -> dict[str, float | None]:
+    """Compute COCO's twelve figures for boxes; arguments and errors as of `coco_figures`.
+
+    Returns:
+        BOX_FIGURES in [0, 1]; None where no annotated box falls into the figure's range of sizes.
+    """
+    return _figures("bbox", split, results, BOX_FIGURES, num_images, None)
+
+
+def _figures(
+    kind: str,
+    split: CocoSplit,
+    results: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    num_images: int | None,
+    image_ids: Sequence[int] | None,
+    **options: Any,
+) -> dict[str, float | None]:
     library = _evaluation_library()
     dataset = split.ground_truth(num_images)
     strangers = {row["image_id"] for row in results} - {image["id"] for image in dataset["images"]}
@@ -227,13 +257,13 @@ def coco_figures(
     truth = library.COCO(dataset)
     rows = [dict(row) for row in results]  # the library writes area, box and id into them
     found = truth.loadRes(rows) if rows else library.COCO({**dataset, "annotations": []})
-    protocol = library.COCOeval_faster(truth, found, iouType="keypoints", kpt_oks_sigmas=list(sigmas))
+    protocol = library.COCOeval_faster(truth, found, iouType=kind, **options)
     if image_ids is not None:
         protocol.params.imgIds = sorted(image_ids)
     protocol.evaluate()
     protocol.accumulate()
     protocol.summarize()
-    return {name: None if value < 0 else float(value) for name, value in zip(FIGURES, protocol.stats, strict=True)}
+    return {name: None if value < 0 else float(value) for name, value in zip(names, protocol.stats, strict=True)}
 
 
 def _measured_keypoints(model: str, predicted: KeypointSpec, given: KeypointSpec | None) -> KeypointSpec:

@@ -122,6 +122,7 @@ function draw() {
 
 const point = (pose, i) => [pose.keypoints_xy[2 * i], pose.keypoints_xy[2 * i + 1]];
 const count = () => about.dots.length;
+const kind = (pose) => (about.classes && pose.class !== null && about.classes[pose.class]) || ["", BOX];  // name, colour
 
 function box(pose) {
   if (pose.box_xyxy) return pose.box_xyxy;
@@ -136,7 +137,7 @@ function drawSkeleton(pose) {
   pen.lineCap = "round";
   for (const outline of [true, false]) {
     if (pose.box_xyxy) {
-      pen.strokeStyle = outline ? OUTLINE : BOX; pen.lineWidth = outline ? 1.8 * line : line;
+      pen.strokeStyle = outline ? OUTLINE : kind(pose)[1]; pen.lineWidth = outline ? 1.8 * line : line;
       pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
     }
     about.limbs.forEach(([start, end, color]) => {
@@ -166,11 +167,11 @@ function drawSigma(pose) {
 function drawLabel(pose) {
   const parts = [];
   if ($("ids").checked && pose.id !== null) parts.push(`#${pose.id}`);
-  if ($("scores").checked) parts.push(pose.score.toFixed(2));
+  if ($("scores").checked) parts.push(kind(pose)[0], pose.score.toFixed(2));
   if (!parts.length) return;
   const size = Math.max(11, Math.hypot(picture.width, picture.height) / 85), [x0, y0, x1] = box(pose);
   pen.font = `600 ${size}px system-ui, sans-serif`;
-  const text = parts.join(" "), width = pen.measureText(text).width + 0.7 * size;
+  const text = parts.filter(Boolean).join(" "), width = pen.measureText(text).width + 0.7 * size;
   const x = Math.max(0, Math.min(picture.width - width, (x0 + x1 - width) / 2)), y = Math.max(0, y0 - 2.2 * size);
   pen.fillStyle = OUTLINE; pen.fillRect(x, y, width, 1.4 * size);
   pen.fillStyle = "#eee"; pen.fillText(text, x + 0.35 * size, y + 1.05 * size);

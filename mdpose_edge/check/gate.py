@@ -25,7 +25,7 @@ from mdpose_edge.common.optional import require
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.runtimes.registry import read_model_spec
-from mdpose_edge.spec import KeypointSpec, ModelSpec
+from mdpose_edge.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,6 @@ class Check:
     @property
     def unmeasured(self) -> str:
         """Why accuracy was not measured, or ""."""
-        if not self.spec.keypoints.names:
-            return "without keypoints: accuracy was not measured"
         return "" if self.images.split is not None else "without annotations: accuracy was not measured"
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def check(
         layers: also compare the layers inside, on a few images; they are not judged.
         calibration: the inputs (H, W, 3) that the candidate's ranges were measured on, where they are at hand.
         progress: called with (images done, images in all).
-        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
+        data_format: "coco", "crowdpose", "ochuman", "instances", or None to take the only one that is there.
 
     Raises:
         MdposeError: it cannot be measured.
@@ -126,12 +124,11 @@ def check(
     limits = limits or Limits()
     _check_reference(reference, reference_runtime)
     with closing(Artifact(candidate, runtime=runtime, threads=threads)) as one:
-        _check_judgeable(one, reference)
-        images = _images_to_check(reference, data, split, limit, data_format, one.spec.keypoints)
+        images = _images_to_check(reference, data, split, limit, data_format, one.spec)
         if images.split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
         with _open_reference(reference, images, one.spec, runtime=reference_runtime, threads=threads) as other:
-            _check_keypoints(one, other)
+            _check_same_kind(one, other)
             measurement = measure(one, other, images, progress, calibration=calibration, limits=limits)
             infos = _info(one), _info(other)
     inside = None
@@ -197,10 +194,10 @@ def _images_to_check(
     split: str,
     limit: int | None,
     data_format: str | None,
-    keypoints: KeypointSpec,
+    spec: ModelSpec,
 ) -> CheckImages:
     if data is not None:
-        return images_of(data, split, limit, data_format, keypoints)
+        return images_of(data, split, limit, data_format, spec)
     if Path(reference).suffix != RECORDING_SUFFIX:
         raise ConfigError("--data", expected="a folder with images", got="none", do="give one, or a .npz reference")
     return Recording(reference).images(limit)
@@ -223,18 +220,17 @@ def _open_reference(
         yield side
 
 
-def _check_judgeable(candidate: Artifact, reference: str | Path) -> None:
-    """Refuse results as the reference of boxes alone: they hold keypoints."""
-    if not candidate.spec.keypoints.names and Path(reference).suffix == RESULTS_SUFFIX:
-        expected = f"a bundle, checkpoint or recording for {candidate.name}, which has no keypoints"
-        raise ConfigError("--reference", expected=expected, got=str(reference), do="give one of these")
-
-
-def _check_keypoints(candidate: Artifact, reference: Side) -> None:
-    if reference.spec is not None and reference.spec.keypoints.names != candidate.spec.keypoints.names:
-        expected, got = ", ".join(candidate.spec.keypoints.names), ", ".join(reference.spec.keypoints.names)
-        do = "compare artifacts of one model"
-        raise DataError(reference.name, expected=f"the candidate's keypoints ({expected})", got=got, do=do)
+def _check_same_kind(candidate: Artifact, reference: Side) -> None:
+    """Refuse to compare poses of other keypoints, or boxes of other classes."""
+    if reference.spec is None:
+        return
+    kinds = [("keypoints", candidate.spec.keypoints.names, reference.spec.keypoints.names)]
+    kinds.append(("classes", candidate.spec.classes, reference.spec.classes))
+    for kind, ours, theirs in kinds:
+        if ours != theirs:
+            expected, got = f"the candidate's {kind} ({', '.join(ours) or 'none'})", ", ".join(theirs) or "none"
+            do = "compare artifacts of one model"
+            raise DataError(reference.name, expected=expected, got=got, do=do)
 
 
 def _info(side: Side) -> SideInfo:

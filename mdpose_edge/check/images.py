@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from mdpose_edge.datasets.images import decode_annotated, decode_image, list_ima
 from mdpose_edge.datasets.layout import is_dataset
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.spec import KeypointSpec
+from mdpose_edge.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def images_of(
     split: str,
     limit: int | None,
     data_format: str | None = None,
-    keypoints: KeypointSpec | None = None,
+    spec: ModelSpec | None = None,
 ) -> CheckImages:
     """Open the images of a folder.
 
@@ -87,24 +87,21 @@ def images_of(
         data: a dataset's folder, as docs/data.md lays it out; one that is none is taken as plain images.
         split: "val", ...: of a dataset.
         limit: only the first so many, or None for all.
-        data_format: "coco", "crowdpose", "ochuman", or None to take the only one that is there.
-        keypoints: what to read of the annotations: those that the artifact predicts, and where it predicts none, the
-            images' sizes alone; None reads all.
+        data_format: "coco", "crowdpose", "ochuman", "instances", or None to take the only one that is there.
+        spec: of the artifact, whose keypoints, or classes of boxes, are read; None reads all.
 
     Raises:
-        DataError: the annotations cannot be used, or lack these keypoints.
+        DataError: the annotations cannot be used, or lack these keypoints or categories.
         InputError: a plain folder has no images.
         ConfigError: the limit is below 1.
     """
     check_limit(limit)
     if data_format is None and not is_dataset(data):
         return _of_files(str(data), list_images([data])[:limit])
-    annotated = open_split(data, split, data_format, keypoints)
-    images, where = annotated.images[:limit], f"{data} ({split})"
-    found = _of_files(where, [image.path for image in images], annotated)
-    if keypoints is None or keypoints.names:
-        return found
-    return replace(found, split=None, stated=[image.wh for image in images])
+    wanted = () if spec is None else (spec.keypoints, spec.classes)
+    annotated = open_split(data, split, data_format, *wanted)
+    images = annotated.images[:limit]
+    return _of_files(f"{data} ({split})", [image.path for image in images], annotated)
 
 
 def check_limit(limit: int | None) -> None:

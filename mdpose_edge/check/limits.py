@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mdpose_edge.check.measures.accuracy import AccuracyLimits
+from mdpose_edge.check.measures.boxes import BoxLimits
 from mdpose_edge.check.measures.calibration import CalibrationLimits
 from mdpose_edge.check.measures.coverage import CoverageLimits
 from mdpose_edge.check.measures.outputs import OutputLimits
@@ -24,4 +25,5 @@ class Limits:
     coverage: CoverageLimits = field(default_factory=CoverageLimits)
     scores: ScoreLimits = field(default_factory=ScoreLimits)
     shift: ShiftLimits = field(default_factory=ShiftLimits)
+    boxes: BoxLimits = field(default_factory=BoxLimits)
     outputs: OutputLimits = field(default_factory=OutputLimits)

@@ -1,4 +1,4 @@
-"""Who is who: poses paired with annotated people, and with the poses of another artifact, by OKS."""
+"""Who is who: poses paired with annotated people, and with the poses of another artifact, by OKS; boxes by IoU."""
 
 from __future__ import annotations
 
@@ -43,11 +43,34 @@ def pose_oks(a: Poses, b: Poses, sigmas: Sequence[float]) -> NDArray[np.float64]
     return oks_matrix(a.keypoints_xy, b.keypoints_xy, everything, areas, sigmas)
 
 
+def likeness(a: Poses, b: Poses, sigmas: Sequence[float]) -> NDArray[np.float64]:
+    """Compute the (A, B) similarity of two artifacts' poses: OKS; or of boxes, IoU, and 0 between classes."""
+    return pose_oks(a, b, sigmas) if sigmas else class_iou(a, b)
+
+
+def class_iou(a: Poses, b: Poses) -> NDArray[np.float64]:
+    """Compute the (A, B) intersections over union of two artifacts' boxes, 0 where the classes differ."""
+    return boxes_alike(_xywh(a.boxes_xyxy), classes_of(a), _xywh(b.boxes_xyxy), classes_of(b))
+
+
+def boxes_alike(
+    a_xywh: NDArray[np.float64], a_classes: NDArray[np.int64], b_xywh: NDArray[np.float64], b_classes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Compute the (A, B) intersections over union of boxes, 0 where the classes differ."""
+    alike: NDArray[np.float64] = box_iou(a_xywh, b_xywh) * (a_classes[:, None] == b_classes[None])
+    return alike
+
+
+def classes_of(poses: Poses) -> NDArray[np.int64]:
+    """Return (N,) the class of each pose; 0 where a model knows one."""
+    return np.zeros(len(poses), np.int64) if poses.classes is None else poses.classes
+
+
 def disagreement(a: Poses, b: Poses, sigmas: Sequence[float]) -> float:
     """Return how far two artifacts' poses of one frame are apart, or boxes alone: 0 the same, 1 nobody in common."""
     if not len(a) + len(b):
         return 0.0
-    alike = pose_oks(a, b, sigmas) if sigmas else box_iou(_xywh(a), _xywh(b))
+    alike = likeness(a, b, sigmas)
     pairs = match(alike)
     common = float(alike[np.flatnonzero(pairs >= 0), pairs[pairs >= 0]].sum())
     return 1.0 - 2.0 * common / (len(a) + len(b))
@@ -63,8 +86,8 @@ def box_iou(a_xywh: NDArray[np.float64], b_xywh: NDArray[np.float64]) -> NDArray
     return iou
 
 
-def _xywh(poses: Poses) -> NDArray[np.float64]:
-    corners = poses.boxes_xyxy.astype(np.float64)
+def _xywh(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
+    corners = boxes_xyxy.astype(np.float64)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
@@ -77,12 +100,12 @@ def paired_scores(
         a: poses of one artifact, also far below the threshold.
         b: those of the other.
         threshold: people whom neither scores above it are left out.
-        sigmas: K constants of the keypoints.
+        sigmas: K constants of the keypoints; none for boxes.
 
     Returns:
         (N,) scores by `a` and by `b`; 0 where one has no pose of the person at all.
     """
-    pairs = match(pose_oks(a, b, sigmas))
+    pairs = match(likeness(a, b, sigmas))
     alone = np.setdiff1d(np.arange(len(b)), pairs)
     of_pairs = np.where(pairs >= 0, np.append(b.scores, 0.0)[pairs], 0.0)  # index -1 meets the appended 0
     scores_a = np.concatenate([a.scores.astype(np.float64), np.zeros(len(alone))])

@@ -12,6 +12,7 @@ from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.check.limits import Limits
 from mdpose_edge.check.matching import disagreement
 from mdpose_edge.check.measures.accuracy import AccuracyMeasure
+from mdpose_edge.check.measures.boxes import BoxAccuracyMeasure, BoxShiftMeasure
 from mdpose_edge.check.measures.calibration import CalibrationMeasure
 from mdpose_edge.check.measures.colour import colour_cast
 from mdpose_edge.check.measures.coverage import CoverageMeasure
@@ -21,8 +22,8 @@ from mdpose_edge.check.measures.settings import SettingsMeasure
 from mdpose_edge.check.measures.shift import ShiftMeasure
 from mdpose_edge.check.sides import Artifact, Side
 from mdpose_edge.common.progress import Progress
-from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.measure import Finding, Histogram, Measure, Measured, ObservedImage, Truth, same_cells
+from mdpose_edge.datasets.coco import Persons
+from mdpose_edge.families.measure import Finding, Histogram, Measure, Measured, ObservedImage, Truth
 from mdpose_edge.families.registry import make_measures, sigma_law
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import ModelSpec
@@ -81,15 +82,13 @@ def measure(
     Args:
         candidate: what is asked about.
         reference: what the candidate should be.
-        images: with annotations, or without: then what needs them is not measured. Nor is what needs keypoints, where
-            the candidate has none.
+        images: with annotations, or without: then what needs them is not measured.
         progress: called after each chunk of images.
         calibration: the inputs (H, W, 3) that the candidate's ranges were measured on, where they are at hand.
         limits: what to hold the figures against.
 
     Raises:
         MissingPackageError: accuracy needs the extra `eval`.
-        ConfigError: the candidate has no keypoints, and nothing else to be judged by.
         MdposeError: an image, artifact or engine fails.
     """
     outputs, measures = _measures(candidate, reference, images, calibration, limits or Limits())
@@ -110,22 +109,17 @@ def _measures(
     limits: Limits,
 ) -> tuple[OutputMeasure, list[Measure]]:
     """Return the measures in the order of their findings, and of them that of the head tensors."""
-    spec, own = candidate.spec, make_measures(candidate.spec, reference.spec)
+    spec = candidate.spec
     outputs = OutputMeasure(spec, reference.spec, limits.outputs)
     measures: list[Measure] = [SettingsMeasure(spec, reference.spec)]
     if casts := [colour_cast(image) for image in calibration]:
         measures.append(CalibrationMeasure(casts, limits.calibration))
-    if spec.keypoints.names:
-        measures += _keypoint_measures(spec, images, limits)
-    elif not own and (reference.spec is None or not same_cells(spec, reference.spec)):
-        expected = f"the cells of {candidate.name}, which has no keypoints to be judged by"
-        do = "compare artifacts of one input size"
-        raise ConfigError(reference.name, expected=expected, got="other cells", do=do)
-    return outputs, [*measures, outputs, *own]
+    measures += (_keypoint_measures if spec.keypoints.names else _box_measures)(spec, images, limits)
+    return outputs, [*measures, outputs, *make_measures(spec, reference.spec)]
 
 
 def _keypoint_measures(spec: ModelSpec, images: CheckImages, limits: Limits) -> list[Measure]:
-    """Return the measures that say nothing of boxes alone: AP of keypoints, and what pairs people by OKS."""
+    """Return the measures of poses: AP of keypoints, and what pairs people by OKS."""
     sigmas = spec.keypoints.sigmas
     measures: list[Measure] = []
     if images.split is not None:
@@ -133,6 +127,16 @@ def _keypoint_measures(spec: ModelSpec, images: CheckImages, limits: Limits) -> 
         measures.append(CoverageMeasure(sigmas, sigma_law(spec.family), limits.coverage))
     measures.append(ScoreMeasure(spec.decode.score_threshold, sigmas, limits.scores))
     measures.append(ShiftMeasure(sigmas, limits.shift))
+    return measures
+
+
+def _box_measures(spec: ModelSpec, images: CheckImages, limits: Limits) -> list[Measure]:
+    """Return the measures of boxes: AP of boxes, and what pairs them by IoU."""
+    measures: list[Measure] = []
+    if images.split is not None:
+        measures.append(BoxAccuracyMeasure(images.split, len(images), limits.accuracy))
+    measures.append(ScoreMeasure(spec.decode.score_threshold, (), limits.scores))
+    measures.append(BoxShiftMeasure(limits.boxes))
     return measures
 
 
@@ -154,5 +158,15 @@ def _truth(images: CheckImages, index: int, image: CheckImage) -> Truth | None:
     if images.split is None or image.image_id is None:
         return None
     people = images.split.persons(index)
+    if people.classes is not None:
+        return _box_truth(image.image_id, people, people.classes)
     labelled = (people.keypoints[..., 2] > 0) & ~people.iscrowd[:, None]
     return Truth(image.image_id, people.keypoints[..., :2], labelled, people.areas)
+
+
+def _box_truth(image_id: int, boxes: Persons, classes: NDArray[np.int64]) -> Truth:
+    single = ~boxes.iscrowd
+    corners = boxes.boxes_xywh[single]
+    corners[:, 2:] += corners[:, :2]
+    keypoints = boxes.keypoints[single]
+    return Truth(image_id, keypoints[..., :2], keypoints[..., 2] > 0, boxes.areas[single], corners, classes[single])

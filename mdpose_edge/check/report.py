@@ -240,7 +240,8 @@ def _picture(frame: NDArray[np.uint8], poses: Poses, check: Check) -> str:
     scale = PICTURE_WIDTH / frame.shape[1]
     size = (PICTURE_WIDTH, max(1, round(frame.shape[0] * scale)))
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    painted = draw_poses(np.asarray(small, np.uint8), poses.scaled(scale), check.spec.keypoints)
+    spec = check.spec
+    painted = draw_poses(np.asarray(small, np.uint8), poses.scaled(scale), spec.keypoints, classes=spec.classes)
     _, data = cv2.imencode(".jpg", painted, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 

@@ -68,7 +68,7 @@ def train(
     """Train a model; writes OUT/model.safetensors, log.csv, and last.safetensors to resume from."""
     _wait_passively()
     from mdpose_edge.common.outputs import check_output
-    from mdpose_edge.datasets.layout import locate
+    from mdpose_edge.datasets.layout import BOX_FORMAT, locate
     from mdpose_edge.train.config import load_config
     from mdpose_edge.train.loop import CONFIG_FILE, MODEL_FILE, RESUME_FILE, Interrupted
     from mdpose_edge.train.loop import train as run
@@ -81,7 +81,8 @@ def train(
     located = locate(data, split, settings.data.format)
     if _is_main():
         typer.echo(f"data: {located.annotation_file} ({located.format})", err=True)
-    validation = _validation(data, val, settings.family) if settings.eval_every else None
+    boxes = located.format == BOX_FORMAT
+    validation = _validation(data, val, settings.family, boxes=boxes) if settings.eval_every else None
     try:
         with _progress_of_main() as report:
 
@@ -136,7 +137,7 @@ def _resume(text: str) -> bool | Literal["auto"]:
     return text == "always"
 
 
-def _validation(data: Path, split: str, family: str) -> Validation:
+def _validation(data: Path, split: str, family: str, *, boxes: bool) -> Validation:
     """Hand training the protocol of evaluation, which it does not know itself."""
     from mdpose_edge.common.optional import require
     from mdpose_edge.evaluate import figure_names, protocol_figures
@@ -144,7 +145,8 @@ def _validation(data: Path, split: str, family: str) -> Validation:
     from mdpose_edge.train.validation import Validation
 
     require("faster_coco_eval", extra="eval", feature="eval_every")  # before hours of training
-    return Validation(data, split, evaluation_options(family), protocol_figures, figure_names)
+    decode = evaluation_options(family, boxes=boxes)
+    return Validation(data, split, decode, protocol_figures, figure_names)
 
 
 @contextmanager

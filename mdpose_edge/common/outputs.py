@@ -25,7 +25,9 @@ STDOUT = "-"
 _HEAD_BYTES = 4096
 _TEXTS = (
     re.compile(rb'\{\s*"' + MADE_BY_KEY.encode() + rb'":\s*"' + MADE_BY.encode()),
-    re.compile(rb'\[\s*(\]|\{"image_id": -?\d+, "category_id": -?\d+, "keypoints": \[)'),  # COCO results
+    re.compile(
+        rb'\[\s*(\]|\{"image_id": -?\d+, "category_id": -?\d+, ("keypoints"|"score": [^,]+, "bbox"): \[)'
+    ),  # COCO results, of keypoints, or of boxes after their score: those of others have it last
     re.compile(rb'\{"frame":\d+,"time_s":'),  # a line of --jsonl
     re.compile(rb"# Written by " + MADE_BY.encode()),  # a run's configuration
     re.compile(rb"frame,time_s,source,track_id,score,"),

@@ -405,30 +405,38 @@ def keypoint_category(data: Mapping[str, Any], where: str) -> tuple[int, tuple[s
     return found[0]["id"], tuple(map(str, found[0]["keypoints"]))
 
 
-def results_of(image_id: int, poses: Poses, category_id: int = PERSON_CATEGORY_ID) -> list[dict[str, Any]]:
-    """Put the poses of one image into COCO's result format, under the category that the annotations have for people.
+def results_of(image_id: int, poses: Poses, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Put the poses of one image into COCO's result format, under the ids that the annotations have for each class.
 
-    Poses without keypoints have their "bbox" in their place. With keypoints there is none: COCO's evaluation code would
-    take the results for boxes, and their areas from them.
+    Poses without keypoints have their "bbox" in their place, last. With keypoints there is none: COCO's evaluation code
+    would take the results for boxes, and their areas from them.
 
-    Coordinates are rounded to KEYPOINT_DECIMALS; scores are not rounded, since ties would change their order. v is 1
+    The ids are by the classes of the poses, which where these are None are all the first; None numbers classes from 1,
+    so that people are PERSON_CATEGORY_ID. Coordinates are rounded to
+    KEYPOINT_DECIMALS; scores are not rounded, since ties would change their order. v is 1
     throughout: the protocol does not read it.
 
     Raises:
         EngineError: a coordinate or score is not finite. pycocotools would count it as a match, because no comparison
             with NaN is ever true.
     """
-    key, coordinates, rows_of = "keypoints", poses.keypoints_xy, _keypoint_rows
-    if not coordinates.shape[1]:
-        key, coordinates, rows_of = "bbox", poses.boxes_xyxy, _box_rows
+    has_keypoints = poses.keypoints_xy.shape[1] > 0
+    coordinates = poses.keypoints_xy if has_keypoints else poses.boxes_xyxy
     if not (np.isfinite(coordinates).all() and np.isfinite(poses.scores).all()):
         do = "evaluate the fp32 artifact to see whether its precision is the cause"
         raise EngineError(f"image {image_id}", expected="finite poses", got="NaN or infinity", do=do)
-    return [
-        # str() of a float32 is the shortest decimal that reads back as the same float32.
-        {"image_id": image_id, "category_id": category_id, key: row, "score": float(str(score))}
-        for row, score in zip(rows_of(coordinates).tolist(), poses.scores, strict=True)
+    classes = [0] * len(poses) if poses.classes is None else poses.classes.tolist()
+    # str() of a float32 is the shortest decimal that reads back as the same float32.
+    scores = [float(str(score)) for score in poses.scores]
+    of = [
+        {"image_id": image_id, "category_id": number + 1 if category_ids is None else category_ids[number]}
+        for number in classes
     ]
+    if has_keypoints:
+        rows = zip(of, _keypoint_rows(coordinates).tolist(), scores, strict=True)
+        return [{**head, "keypoints": row, "score": score} for head, row, score in rows]
+    boxes = zip(of, _box_rows(coordinates).tolist(), scores, strict=True)
+    return [{**head, "score": score, "bbox": row} for head, row, score in boxes]
 
 
 def _keypoint_rows(coordinates: NDArray[np.float32]) -> NDArray[np.float64]:

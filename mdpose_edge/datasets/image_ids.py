@@ -11,7 +11,8 @@ from typing import Any
 
 from mdpose_edge.common.files import name_text
 from mdpose_edge.common.outputs import MADE_BY, MADE_BY_KEY
-from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID, keypoint_category, read_annotations
+from mdpose_edge.datasets.coco import keypoint_category, read_annotations
+from mdpose_edge.datasets.instances import category_ids
 from mdpose_edge.errors import DataError
 
 IMAGE_LIST_SUFFIX = ".images.json"
@@ -26,8 +27,8 @@ class ImageIds:
 
     by_name: Mapping[str, int]
     """By the path as it was found."""
-    category_id: int = PERSON_CATEGORY_ID
-    """Of people, in the annotations that the ids are from."""
+    category_ids: tuple[int, ...] | None = None
+    """By the classes of poses, in the annotations that the ids are from; None where there are none."""
 
     def image_record(self, name: str, shape: Sequence[int]) -> dict[str, Any]:
         """Return an image as COCO lists it; `shape` begins with height and width."""
@@ -42,16 +43,22 @@ def ids_of_names(paths: Sequence[Path]) -> ImageIds:
     return ImageIds({str(path): number for path, number in zip(paths, numbers, strict=True)})
 
 
-def ids_of_annotations(paths: Sequence[Path], annotations: Path) -> ImageIds:
+def ids_of_annotations(paths: Sequence[Path], annotations: Path, classes: Sequence[str] | None = None) -> ImageIds:
     """Take the ids that a COCO annotation file has for images of the same names.
 
     A file_name with folders is compared with as much of the path.
 
+    Args:
+        paths: of the image files.
+        annotations: the file.
+        classes: of boxes, whose categories are found by name; None of people, whose is the one with keypoints.
+
     Raises:
-        DataError: no COCO keypoint file, or an image that it does not list, or lists more than once.
+        DataError: no COCO file of keypoints, or of these classes; or an image that it does not list, or lists more than
+            once.
     """
     data, where = read_annotations(annotations), str(annotations)
-    category_id, _ = keypoint_category(data, where)
+    ids = (keypoint_category(data, where)[0],) if classes is None else category_ids(data, classes, where)
     listed = defaultdict[str, list[tuple[tuple[str, ...], int]]](list)
     for record in data.get("images") or []:
         if not isinstance(record, dict) or not isinstance(record.get("id"), int):
@@ -71,7 +78,7 @@ def ids_of_annotations(paths: Sequence[Path], annotations: Path) -> ImageIds:
     if len(set(by_name.values())) < len(by_name):
         do = "run the folders one by one"
         raise DataError(where, expected="one file for each image", got="two files of one name", do=do)
-    return ImageIds(by_name, category_id)
+    return ImageIds(by_name, ids)
 
 
 def image_list_beside(results: Path) -> Path:
@@ -79,6 +86,9 @@ def image_list_beside(results: Path) -> Path:
     return results.with_suffix(IMAGE_LIST_SUFFIX)
 
 
-def image_list(images: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the list as it is written: COCO's `images`."""
-    return (json.dumps({MADE_BY_KEY: MADE_BY, "images": list(images)}, indent=1) + "\n").encode()
+def image_list(images: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]] = ()) -> bytes:
+    """Return the list as it is written: COCO's `images`, and `categories` where there are several."""
+    document = {MADE_BY_KEY: MADE_BY, "images": list(images)}
+    if categories:
+        document["categories"] = list(categories)
+    return (json.dumps(document, indent=1) + "\n").encode()

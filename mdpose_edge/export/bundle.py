@@ -101,7 +101,7 @@ def _export_bundle(checkpoint: Path, out: Path, options: ExportOptions, report: 
     report(0, len(_STEPS), _STEPS[0])
     network, trained = load_network(checkpoint)
     if options.validation is not None:
-        options.validation.check(trained.keypoints)
+        options.validation.check(trained)
     if calibration is not None:
         calibration.check_fits(trained.input)
     spec = _bundle_spec(trained, options, file_sha256(checkpoint), calibration)

@@ -11,7 +11,7 @@ from mdpose_edge.check.measures.accuracy import AccuracyLimits
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.export.targets.tensorrt_options import TensorRtTarget
-from mdpose_edge.spec import KeypointSpec
+from mdpose_edge.spec import ModelSpec
 from mdpose_edge.trt.platforms import show, typing_of
 
 
@@ -29,7 +29,7 @@ class GateOptions:
     report: Path | None = None
     """A folder for the gate's page, written whether it holds or not."""
     data_format: str | None = None
-    """"coco", "crowdpose", "ochuman", or None to take the only one that is there."""
+    """"coco", "crowdpose", "ochuman", "instances", or None to take the only one that is there."""
 
     @property
     def limits(self) -> Limits:
@@ -41,20 +41,17 @@ class GateOptions:
         """Say what the images are, without a path of this machine."""
         return f"{Path(self.data).resolve().name}, {self.split}"
 
-    def check(self, keypoints: KeypointSpec) -> None:
+    def check(self, spec: ModelSpec) -> None:
         """Refuse, before minutes of work, what could not be measured on.
 
         Args:
-            keypoints: those that the model predicts.
+            spec: of the model.
 
         Raises:
-            MdposeError: the images cannot be used, a budget of AP is asked for where there are no annotations or no
-                keypoints, or the report has no place.
+            MdposeError: the images cannot be used, a budget of AP is asked for where there are no annotations, or the
+                report has no place.
         """
-        if self.max_drop is not None and not keypoints.names:
-            expected, do = "a model with keypoints, whose AP may drop", "leave the option out"
-            raise ConfigError("--max-drop", expected=expected, got="one without", do=do)
-        if images_of(self.data, self.split, self.limit, self.data_format, keypoints).split is not None:
+        if images_of(self.data, self.split, self.limit, self.data_format, spec).split is not None:
             require("faster_coco_eval", extra="eval", feature="a check on annotated images")
         elif self.max_drop is not None:
             expected, do = "annotated --val-data", "leave --max-drop out, or give a dataset's folder"

@@ -107,6 +107,10 @@ class Truth:
     """(N, K): the keypoints that are labelled, of people who count."""
     areas: NDArray[np.floating]
     """(N,) px²."""
+    boxes_xyxy: NDArray[np.float32] | None = None
+    """(N, 4) px, where there are boxes in place of keypoints; crowds are left out."""
+    classes: NDArray[np.int64] | None = None
+    """(N,) indices into `ModelSpec.classes`, of these boxes."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def mixture_distance(spec: ModelSpec) -> Distance:
     """
     read = _reader(spec)
     assert read is not None
-    num_keypoints = len(spec.keypoints.names)
+    num_keypoints = len(spec.keypoints.names) or 1  # of boxes, the size is the one
 
     def between(images: Iterable[tuple[Observation, Observation]]) -> float:
         weights, components = _means(

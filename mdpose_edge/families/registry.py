@@ -80,7 +80,7 @@ def evaluation_of(spec: ModelSpec) -> DecodeSpec:
     Raises:
         SpecError: this version has no such family.
     """
-    return merging_as(spec, evaluation_options(spec.family))
+    return merging_as(spec, evaluation_options(spec.family, boxes=not spec.keypoints.names))
 
 
 def merging_as(spec: ModelSpec, options: DecodeSpec) -> DecodeSpec:
@@ -158,7 +158,7 @@ def training_spec(
     if keypoints.names:
         return training.make_spec(config, input_spec, keypoints)
     if not isinstance(training, BoxTraining):
-        able = [name for name in FAMILIES if isinstance(training_of(name), BoxTraining)]
+        able = [name for name in FAMILIES if hasattr(family_module(name, "decode"), "BOX_EVALUATION")]
         expected, do = f"one that finds boxes: {', '.join(able)}", "name one, or give data with keypoints"
         raise ConfigError("family", expected=expected, got=family, do=do)
     return training.make_box_spec(config, input_spec, classes)

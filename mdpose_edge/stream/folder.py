@@ -95,6 +95,7 @@ def infer_images(
                 copies,
                 staging,
                 estimator.spec.keypoints,
+                classes=estimator.spec.classes,
                 sigma=sigma,
                 stop=stop,
                 skip=skip,
@@ -111,6 +112,7 @@ def paint_images(
     folder: Path | None,
     keypoints: KeypointSpec,
     *,
+    classes: Sequence[str] = (),
     sigma: bool = False,
     stop: threading.Event | None = None,
     skip: Callable[[Path, InputError], None] | None = None,
@@ -123,6 +125,7 @@ def paint_images(
         copies: what the painted copy of each image is called in the end; its name counts.
         folder: where the copies are written; None paints nothing.
         keypoints: what the estimator predicts.
+        classes: names of what it finds, where these are several.
         sigma: True also paints each keypoint's uncertainty.
         stop: set it, also from a signal handler, and the run ends after the image under way.
         skip: called with an image that cannot be read, and what is wrong with it; None makes that an error.
@@ -147,7 +150,7 @@ def paint_images(
             continue
         poses = estimator(frame)
         if folder is not None and painted is not None:
-            write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma))
+            write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma, classes=classes))
         height, width = frame.shape[:2]
         records.append(
             {
@@ -155,7 +158,7 @@ def paint_images(
                 "painted": None if painted is None else name_text(painted),
                 "width": width,
                 "height": height,
-                "poses": pose_records(poses),
+                "poses": pose_records(poses, classes=classes),
             }
         )
         if progress is not None:

@@ -27,10 +27,11 @@ class Painter:
     Args:
         keypoints: what the estimator predicts.
         sigma: True also paints each keypoint's uncertainty.
+        classes: names of what it finds, where these are several.
     """
 
-    def __init__(self, keypoints: KeypointSpec, *, sigma: bool = False) -> None:
-        self._keypoints, self._sigma = keypoints, sigma
+    def __init__(self, keypoints: KeypointSpec, *, sigma: bool = False, classes: Sequence[str] = ()) -> None:
+        self._keypoints, self._sigma, self._classes = keypoints, sigma, classes
         self._last: tuple[FrameResult, NDArray[np.uint8]] | None = None
 
     def __call__(self, result: FrameResult) -> NDArray[np.uint8]:
@@ -40,7 +41,10 @@ class Painter:
                 None if result.track_ids is None else [f"#{who}" if who else "?" for who in result.track_ids.tolist()]
             )
             image, poses = result.frame.image_bgr, result.poses
-            self._last = result, draw_poses(image, poses, self._keypoints, sigma=self._sigma, labels=labels)
+            painted = draw_poses(
+                image, poses, self._keypoints, sigma=self._sigma, labels=labels, classes=self._classes
+            )
+            self._last = result, painted
         return self._last[1]
 
 

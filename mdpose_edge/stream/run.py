@@ -16,6 +16,7 @@ from mdpose_edge.datasets.image_ids import ImageIds, ids_of_annotations, ids_of_
 from mdpose_edge.datasets.images import IMAGE_SUFFIXES
 from mdpose_edge.errors import ConfigError, InputError
 from mdpose_edge.estimator import PoseEstimator
+from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.files import ImageSource, VideoFile
 from mdpose_edge.stream.frames import FrameSource, Note, ignore_note
@@ -154,12 +155,13 @@ def infer_source(
         _check_files_stay(frames, outputs)
         copies = _image_copies(frames, outputs.painted)
         _check_pictures_stay(copies, outputs)
-        ids = _image_ids(frames, outputs.ids_from)
+        ids = _image_ids(frames, outputs.ids_from, model)
         estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
-        keypoints = estimator.spec.keypoints
-        tracker = PoseTracker(keypoints.sigmas, smooth=smooth) if track or smooth else None
+        spec = estimator.spec
+        tracker = PoseTracker(spec.keypoints.sigmas, smooth=smooth) if track or smooth else None
         stop = stack.enter_context(stopped_by_signals())
-        sinks = make_sinks(outputs, frames, keypoints, copies, ids, note)
+        classes = spec.classes if len(spec.classes) > 1 else ()
+        sinks = make_sinks(outputs, frames, spec.keypoints, copies, ids, note, classes)
         with _kept_told(progress) as counted:
             return run_pipeline(
                 estimator, frames, sinks, tracker=tracker, stop=stop, max_frames=max_frames, progress=counted
@@ -173,17 +175,18 @@ def make_sinks(
     copies: dict[Path, Path] | None,
     ids: ImageIds | None,
     note: Note,
+    classes: Sequence[str] = (),
 ) -> list[Sink]:
     """Open what the outputs name; closes those that were opened where one cannot be."""
-    paint = Painter(keypoints, sigma=outputs.sigma)
+    paint = Painter(keypoints, sigma=outputs.sigma, classes=classes)
     sinks: list[Sink] = []
     try:
         if outputs.jsonl is not None:
-            sinks.append(JsonlSink(outputs.jsonl))
+            sinks.append(JsonlSink(outputs.jsonl, classes))
         if outputs.csv is not None:
-            sinks.append(CsvSink(outputs.csv, keypoints))
+            sinks.append(CsvSink(outputs.csv, keypoints, classes))
         if outputs.coco is not None:
-            sinks.append(CocoSink(outputs.coco, ids))
+            sinks.append(CocoSink(outputs.coco, ids, classes))
         if outputs.painted is not None:
             is_video = names_video(outputs.painted)
             sinks.append(
@@ -260,10 +263,13 @@ def _kept_told(progress: Progress | None) -> Iterator[Progress]:
         raise InputError(error.where, expected=error.expected, got=error.got, do=f"{error.do}; {kept}") from error
 
 
-def _image_ids(source: FrameSource, annotations: Path | None) -> ImageIds | None:
+def _image_ids(source: FrameSource, annotations: Path | None, model: str | Path) -> ImageIds | None:
     """Number image files; frames of anything else are numbered as they come."""
     if isinstance(source, ImageSource):
-        return ids_of_names(source.paths) if annotations is None else ids_of_annotations(source.paths, annotations)
+        if annotations is None:
+            return ids_of_names(source.paths)
+        spec = read_model_spec(model)
+        return ids_of_annotations(source.paths, annotations, None if spec.keypoints.names else spec.classes)
     if annotations is not None:
         got, do = source.name, "leave it out: frames of a video or camera are numbered from 1"
         raise ConfigError("--ids-from", expected="images as the source", got=got, do=do)

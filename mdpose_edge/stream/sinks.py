@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,14 +88,15 @@ class JsonlSink:
 
     Args:
         target: a path, or "-" for stdout.
+        classes: names of what is found, where these are several.
     """
 
-    def __init__(self, target: str | Path) -> None:
-        self._file = LineFile(target)
+    def __init__(self, target: str | Path, classes: Sequence[str] = ()) -> None:
+        self._file, self._classes = LineFile(target), classes
 
     def write(self, result: FrameResult) -> None:
         """Write a frame; see Sink."""
-        self._file.write(json.dumps(frame_record(result), separators=(",", ":")) + "\n")
+        self._file.write(json.dumps(frame_record(result, self._classes), separators=(",", ":")) + "\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -112,16 +113,17 @@ class CsvSink:
     Args:
         target: a path, or "-" for stdout.
         keypoints: their names are the columns'; without any, a line has the pose's box in px and its class.
+        classes: names of what is found, where these are several.
     """
 
-    def __init__(self, target: str | Path, keypoints: KeypointSpec) -> None:
-        self._file = LineFile(target)
+    def __init__(self, target: str | Path, keypoints: KeypointSpec, classes: Sequence[str] = ()) -> None:
+        self._file, self._classes = LineFile(target), classes
         self._header = csv_header(keypoints.names)
 
     def write(self, result: FrameResult) -> None:
         """Write a frame's poses; see Sink."""
         header, self._header = self._header, ""
-        self._file.write(header + csv_lines(result))
+        self._file.write(header + csv_lines(result, self._classes))
 
     def close(self) -> None:
         """Close the file."""
@@ -138,10 +140,11 @@ class CocoSink:
     Args:
         path: replaced where it exists.
         ids: of image files, which are then listed beside the results: see image_list_beside.
+        classes: names of what is found, where these are several; the list names their categories.
     """
 
-    def __init__(self, path: str | Path, ids: ImageIds | None = None) -> None:
-        self._path, self._ids = Path(path), ids
+    def __init__(self, path: str | Path, ids: ImageIds | None = None, classes: Sequence[str] = ()) -> None:
+        self._path, self._ids, self._classes = Path(path), ids, classes
         self._images: list[dict[str, Any]] = []
         self._count, self._empty = 0, True
         self._writing: AbstractContextManager[BinaryIO] | None = None
@@ -171,7 +174,15 @@ class CocoSink:
                 writing, self._writing = self._writing, None
                 writing.__exit__(None, None, None)
                 if self._images:
-                    write_whole(image_list_beside(self._path), image_list(self._images))
+                    write_whole(image_list_beside(self._path), image_list(self._images, self._categories()))
+
+    def _categories(self) -> list[dict[str, Any]]:
+        """Return the category of each class, where these are several."""
+        if not self._classes:
+            return []
+        ids = None if self._ids is None else self._ids.category_ids
+        numbers = ids or range(1, len(self._classes) + 1)
+        return [{"id": number, "name": name} for number, name in zip(numbers, self._classes, strict=True)]
 
     def discard(self, error: BaseException) -> None:
         """Remove what was written so far."""

@@ -21,7 +21,7 @@ WHOLE_INPUT = FrameGeometry((1.0, 1.0), (0.0, 0.0))
 
 
 def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArray[np.uint8]:
-    """Paint the first images of a batch in pairs: labelled keypoints left, the decoded poses right.
+    """Paint the first images of a batch in pairs: labelled keypoints, or boxes, left, the decoded poses right.
 
     Args:
         network: in training; its mode and statistics are left as they are.
@@ -38,15 +38,25 @@ def training_picture(network: nn.Module, spec: ModelSpec, batch: Batch) -> NDArr
         image = batch.images[index].numpy()
         with in_eval_mode(network):
             heads = head_tensors(network, spec, batch.images[index : index + 1].to(device))
-        cells.append(draw_poses(image, _truth(batch, index), spec.keypoints))
-        cells.append(draw_poses(image, decode(heads, WHOLE_INPUT), spec.keypoints, sigma=True))
-    titles = ["truth", "prediction, sigma as ellipses"] * (len(cells) // 2)
+        cells.append(draw_poses(image, _truth(batch, index), spec.keypoints, classes=spec.classes))
+        found = decode(heads, WHOLE_INPUT)
+        cells.append(draw_poses(image, found, spec.keypoints, sigma=True, classes=spec.classes))
+    predicted = "prediction, sigma as ellipses" if spec.keypoints.names else "prediction"
+    titles = ["truth", predicted] * (len(cells) // 2)
     return contact_sheet(cells, 4, (CELL_PX, round(CELL_PX * spec.input.height / spec.input.width)), titles)
 
 
 def _truth(batch: Batch, index: int) -> Poses:
     """Return the persons of an image in pixels of the input, NaN where a keypoint is not labelled."""
+    if batch.boxes_xyxy is not None and batch.classes is not None:
+        return _true_boxes(batch.boxes_xyxy[index].numpy(), batch.classes[index].numpy())
     seen = batch.labelled[index]
     persons = seen.any(dim=1)
     keypoints_xy = torch.where(seen[persons, :, None], batch.keypoints_xy[index, persons], torch.nan).numpy()
     return Poses(keypoints_xy, np.ones(len(keypoints_xy), np.float32), np.zeros_like(keypoints_xy))
+
+
+def _true_boxes(boxes_xyxy: NDArray[np.float32], classes: NDArray[np.int64]) -> Poses:
+    shown = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1)
+    nothing = np.zeros((int(shown.sum()), 0, 2), np.float32)
+    return Poses(nothing, np.ones(len(nothing), np.float32), nothing.copy(), boxes_xyxy[shown], classes[shown])

@@ -76,7 +76,7 @@ class Validator:
         data_format: str | None = None,
     ) -> None:
         self.spec, self.world, self.workers, self.score = spec, world, workers, validation.score
-        self.split = open_split(validation.data_dir, validation.split, data_format, spec.keypoints)
+        self.split = open_split(validation.data_dir, validation.split, data_format, spec.keypoints, spec.classes)
         self.split.check_people()
         self.figure_names = validation.figure_names(self.split)
         self.decode = make_decoder(spec, merging_as(spec, validation.decode))
@@ -100,7 +100,7 @@ class Validator:
                 image, geometry = outcome
                 heads = head_tensors(network, self.spec, torch.from_numpy(image)[None].to(self.world.device))
                 found[index] = results_of(
-                    self.split.images[index].id, self.decode(heads, geometry), self.split.category_id
+                    self.split.images[index].id, self.decode(heads, geometry), self.split.result_ids
                 )
         parts = [json.loads(part) for part in self.world.gather(json.dumps(found).encode())]
         merged = {int(index): rows for part in parts for index, rows in part.items()}

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpose_edge.draw import palette_of
+from mdpose_edge.draw import box_color, palette_of
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import KeypointSpec
 
@@ -182,10 +182,11 @@ def describe(
     stages: list[str],
     keypoints: KeypointSpec,
     tracked: bool,
+    classes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Say what viewers need to know before the first frame.
 
-    The page's slider reaches down to `threshold`, and begins at `start`.
+    The page's slider reaches down to `threshold`, and begins at `start`; `classes` are named where there are several.
     """
     palette = palette_of(keypoints)
     limbs = zip(keypoints.skeleton, palette.limbs, strict=True)
@@ -201,6 +202,7 @@ def describe(
         "keypoints": list(keypoints.names),
         "dots": [_css(color) for color in palette.dots],
         "limbs": [[start, end, _css(color)] for (start, end), color in limbs],
+        "classes": [[name, _css(box_color(number))] for number, name in enumerate(classes)],
     }
 
 

@@ -87,6 +87,7 @@ def view_source(
     Raises:
         MdposeError: the address cannot be used, or the source or the engine fails.
     """
+    classes = estimator.spec.classes
     about = describe(
         model=model,
         engine=estimator.engine,
@@ -97,6 +98,7 @@ def view_source(
         stages=[*STAGES, *(["track"] if tracker is not None else [])],
         keypoints=estimator.spec.keypoints,
         tracked=tracker is not None,
+        classes=classes if len(classes) > 1 else (),
     )
     hub, end = Hub(about, max_fps=max_fps), "stopped"
     try:

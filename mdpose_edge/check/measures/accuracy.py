@@ -76,8 +76,8 @@ class AccuracyMeasure:
         """Count one image: see `Measure`."""
         assert image.truth is not None
         for side, seen in enumerate((image.candidate, image.reference)):
-            self._evaluated[side].extend(results_of(image.truth.image_id, seen.poses))
-            self._deployed[side].extend(results_of(image.truth.image_id, seen.deployed))
+            self._evaluated[side].extend(results_of(image.truth.image_id, seen.poses, self._split.result_ids))
+            self._deployed[side].extend(results_of(image.truth.image_id, seen.deployed, self._split.result_ids))
 
     def result(self) -> Measured:
         """Return what was found: see `Measure`."""
@@ -107,16 +107,16 @@ class AccuracyMeasure:
 def judge_accuracy(accuracy: Accuracy, limits: AccuracyLimits) -> Iterator[Finding]:
     """Judge the headline figures, AP at the threshold of use, and that of each slice."""
     part = limits.part_factor * limits.max_drop
-    yield _drop("AP", "AP", accuracy.figures["AP"], limits.max_drop)
+    yield judge_drop("AP", "AP", accuracy.figures["AP"], limits.max_drop)
     for name in HEADLINE_FIGURES:
-        yield _drop(name, name, accuracy.figures[name], part)
-    yield _drop("AP_deployed", "AP at the threshold of use", accuracy.deployed, part)
+        yield judge_drop(name, name, accuracy.figures[name], part)
+    yield judge_drop("AP_deployed", "AP at the threshold of use", accuracy.deployed, part)
     for one in accuracy.slices:
         few = f"{one.people} people, fewer than {limits.min_people}" if one.people < limits.min_people else ""
-        yield _drop(f"AP_{one.name}", f"AP, {one.name}", one.ap, part, few)
+        yield judge_drop(f"AP_{one.name}", f"AP, {one.name}", one.ap, part, few)
 
 
-def _drop(key: str, label: str, pair: Pair, limit: float, note: str = "") -> Finding:
+def judge_drop(key: str, label: str, pair: Pair, limit: float, note: str = "") -> Finding:
     """Judge a figure in [0, 1] that should not fall."""
     points = pair.percent()
     change = points.change

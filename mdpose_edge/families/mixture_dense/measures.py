@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from mdpose_edge.families.measure import Distance, Measure
+from mdpose_edge.families.mixture_dense.box_measures import BoxDensityMeasure
 from mdpose_edge.families.mixture_measures import MixtureMeasure, mixture_distance
 from mdpose_edge.spec import ModelSpec
 
 
 def measures(candidate: ModelSpec, reference: ModelSpec | None) -> tuple[Measure, ...]:
     """Return the family's measures for a check: see registry.make_measures."""
-    return (MixtureMeasure(candidate, reference),)
+    kind = MixtureMeasure if candidate.keypoints.names else BoxDensityMeasure
+    return (kind(candidate, reference),)
 
 
 def distance(spec: ModelSpec) -> Distance:

@@ -153,10 +153,13 @@ def test_results_of_a_model_without_keypoints_have_boxes() -> None:
     nothing = np.zeros((2, 0, 2), np.float32)
     boxes = np.array([[-1.5, 2, 10.1239, 4], [0, 0, 5, 6]], np.float32)
     poses = Poses(nothing, np.array([0.9, 0.5], np.float32), nothing, boxes)
-    assert results_of(42, poses, 5) == [
+    assert results_of(42, poses, (5,)) == [
         {"image_id": 42, "category_id": 5, "bbox": [-1.5, 2, 11.624, 2], "score": 0.9},
         {"image_id": 42, "category_id": 5, "bbox": [0, 0, 5, 6], "score": 0.5},
     ]
+    classes = replace(poses, classes=np.array([2, 0]))
+    assert [row["category_id"] for row in results_of(42, classes, (1, 44, 90))] == [90, 1]
+    assert [row["category_id"] for row in results_of(42, classes)] == [3, 1]
     boxes[1, 2] = np.nan
     with pytest.raises(EngineError, match="image 42"):
         results_of(42, poses)

@@ -44,7 +44,14 @@ def test_ids_of_annotations_go_by_file_name_and_as_much_of_the_path_as_it_has(tm
     truth = annotations(tmp_path, {31: "cat.jpg", 32: "a/1.jpg", 33: "b/1.jpg"})
     found = ids_of_annotations([Path("x/cat.jpg"), Path("b/1.jpg"), Path("a/1.jpg")], truth)
     assert found.by_name == {"x/cat.jpg": 31, "b/1.jpg": 33, "a/1.jpg": 32}
-    assert found.category_id == 4
+    assert found.category_ids == (4,)
+
+
+def test_the_categories_of_boxes_are_found_by_name(tmp_path: Path) -> None:
+    truth = annotations(tmp_path, {31: "cat.jpg"})
+    assert ids_of_annotations([Path("cat.jpg")], truth, ("person",)).category_ids == (4,)
+    with pytest.raises(DataError, match="expected the categories person, cow, got person, without cow"):
+        ids_of_annotations([Path("cat.jpg")], truth, ("person", "cow"))
 
 
 @pytest.mark.parametrize(

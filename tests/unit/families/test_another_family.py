@@ -176,22 +176,15 @@ def test_accuracy_control_finds_the_layer_at_fault_by_the_error_of_its_outputs(
     assert "cost alone, % of the spread of the outputs" in (tmp_path / "page" / "index.html").read_text()
 
 
-def test_the_gate_lets_an_export_of_boxes_alone_through(
-    calibration: Path, crude_people: Path, tmp_path: Path, run: Run
-) -> None:
+def test_the_gate_lets_an_export_of_boxes_alone_through(calibration: Path, crude_people: Path, tmp_path: Path) -> None:
     training = training_of("template")
     spec = training.make_spec(training.network_config(), InputSpec(SIZE, SIZE), NO_KEYPOINTS)
     save_checkpoint(tmp_path / "boxes.safetensors", spec, training.network(spec).state_dict())
     options = {"calib": calibration, "val_data": crude_people, "val_split": "train", "val_limit": 8}
     done = export_checkpoint(tmp_path / "boxes.safetensors", tmp_path / "out", ExportOptions("onnx", "int8", **options))
-    assert {finding["key"] for finding in done.report["gate"]["findings"]} == {
-        "settings", "calibration_images", "swapped_colours", "output_error",
+    assert {finding["key"] for finding in done.report["gate"]["findings"]} >= {
+        "settings", "calibration_images", "swapped_colours", "output_error", "AP", "box_iou",
     }  # fmt: skip
-    code, _, err = run(
-        "export", tmp_path / "boxes.safetensors", "--out", tmp_path / "none", "--target", "onnx",
-        "--val-data", crude_people, "--val-split", "train", "--max-drop", "1",
-    )  # fmt: skip
-    assert (code, "--max-drop: expected a model with keypoints, whose AP may drop, got one without" in err) == (2, True)
 
 
 def test_the_view_shows_it(bundles: dict[str, Path]) -> None:

@@ -94,18 +94,18 @@ def test_a_line_of_csv_for_each_pose(tmp_path: Path) -> None:
     assert sink.summary()["poses"] == 3
 
 
-@pytest.mark.parametrize(("classes", "told"), [(np.array([4, 0]), ["4", "0"]), (None, ["", ""])])
+@pytest.mark.parametrize(("classes", "told"), [(np.array([1, 0]), ["1,cat", "0,dog"]), (None, [",", ","])])
 def test_a_line_of_csv_of_a_model_without_keypoints_has_the_box(
     classes: np.ndarray | None, told: list[str], tmp_path: Path
 ) -> None:
     nothing, boxes = np.zeros((2, 0, 2), np.float32), np.array([[1, 2, 3.004, 4.125], [0, 0, 5, 6]], np.float32)
     poses = Poses(nothing, np.array([0.9, 0.5], np.float32), nothing, boxes, classes)
-    sink = CsvSink(tmp_path / "poses.csv", NO_KEYPOINTS)
+    sink = CsvSink(tmp_path / "poses.csv", NO_KEYPOINTS, ("dog", "cat"))
     sink.write(replace(result(0), poses=Poses.empty(0), track_ids=None))
     sink.write(replace(result(1), poses=poses))
     sink.close()
     assert (tmp_path / "poses.csv").read_text().splitlines() == [
-        "frame,time_s,source,track_id,score,box_x1,box_y1,box_x2,box_y2,class",
+        "frame,time_s,source,track_id,score,box_x1,box_y1,box_x2,box_y2,class,class_name",
         f"1,0.1,cam,1,0.9,1.0,2.0,3.0,4.12,{told[0]}",
         f"1,0.1,cam,2,0.5,0.0,0.0,5.0,6.0,{told[1]}",
     ]
@@ -134,7 +134,7 @@ def test_coco_results_appear_when_they_are_whole(tmp_path: Path) -> None:
 
 
 def test_coco_results_have_a_list_of_their_images_beside_them(tmp_path: Path) -> None:
-    sink = CocoSink(tmp_path / "results.json", ImageIds({"val/139.jpg": 139, "val/\udce9.jpg": 7}, category_id=5))
+    sink = CocoSink(tmp_path / "results.json", ImageIds({"val/139.jpg": 139, "val/\udce9.jpg": 7}, category_ids=(5,)))
     sink.write(result(0, people=2, name="val/139.jpg", ids=False, is_file=True))
     sink.write(result(1, people=0, name="val/\udce9.jpg", ids=False, is_file=True))
     sink.close()
