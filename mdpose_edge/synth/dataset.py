@@ -21,6 +21,7 @@ from mdpose_edge.common.files import refuse_url
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import COCO_KEYPOINTS
+from mdpose_edge.synth.instances import write_instances
 from mdpose_edge.synth.scene import MAX_PEOPLE, check_arguments, render_scene
 
 JPEG_QUALITY = 95
@@ -43,7 +44,9 @@ def write_dataset(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> None:
-    """Draw a data set in COCO's layout; the same arguments give the same bytes, whatever `workers` is.
+    """Draw a data set in COCO's layout, annotated as people with keypoints and as boxes of people and things.
+
+    The same arguments give the same bytes, whatever `workers` is.
 
     Args:
         out: the folder to make; it appears once it is complete.
@@ -145,17 +148,19 @@ def _draw(
     (root / f"{split}2017" / name).write_bytes(jpeg.tobytes())
     return {
         "id": image_id, "file_name": name, "width": size_wh[0], "height": size_wh[1], "license": 1,
-        "camera": scene.camera, "annotations": scene.annotations,
+        "camera": scene.camera, "annotations": scene.annotations, "instances": scene.instances,
     }  # fmt: skip
 
 
 def _write_annotations(root: Path, drawn: list[dict[str, Any]], parameters: dict[str, Any]) -> None:
+    instances = [image.pop("instances") for image in drawn]
     records = [(image["id"], record) for image in drawn for record in image.pop("annotations")]
     first = FIRST_ID[parameters["split"]] * MAX_PEOPLE
     annotations = [
         {"id": first + number, "image_id": image_id, **record} for number, (image_id, record) in enumerate(records)
     ]
     write_document(root, parameters["split"], {"synth": parameters}, drawn, annotations)
+    write_instances(root, parameters["split"], _head({"synth": parameters}), drawn, instances)
 
 
 def write_document(
@@ -168,8 +173,7 @@ def write_document(
 ) -> None:
     """Write a split's annotation file; `info` says how it was made, `more` goes beside COCO's own keys."""
     document = {
-        "info": {"description": "synthetic people drawn by mdpose-edge synth", **info},
-        "licenses": [{"id": 1, "name": "synthetic", "url": ""}],
+        **_head(info),
         **more,
         "images": images,
         "annotations": annotations,
@@ -179,3 +183,11 @@ def write_document(
         }],
     }  # fmt: skip
     (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(document))
+
+
+def _head(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what annotation files begin with."""
+    return {
+        "info": {"description": "synthetic people drawn by mdpose-edge synth", **info},
+        "licenses": [{"id": 1, "name": "synthetic", "url": ""}],
+    }

@@ -34,24 +34,28 @@ def add_seat(rng: np.random.Generator, solids: Solids, figure: Figure, shift: Ar
         solids.box(back, frame, (half, 0.2, 0.015), material)
 
 
-def add_prop(rng: np.random.Generator, solids: Solids, place: Array) -> None:
-    """Put something on the ground at `place`, (3,) m."""
+def add_prop(rng: np.random.Generator, solids: Solids, place: Array) -> str:
+    """Put something on the ground at `place`, (3,) m; return what it is: one of `instances.CATEGORIES`."""
     frame = rot_y(float(rng.uniform(0, 360)))
     material = _surface(rng)
     kind = rng.random()
     if kind < 0.3:
         half = (rng.uniform(0.12, 0.5), rng.uniform(0.12, 0.55), rng.uniform(0.12, 0.5))
         solids.box(_above(place, half[1]), frame, half, material)
-    elif kind < 0.5:
+        return "box"
+    if kind < 0.5:
         _table(rng, solids, place, frame, material)
-    elif kind < 0.7:
+        return "table"
+    if kind < 0.7:
         radius = rng.uniform(0.02, 0.1)
         solids.cone(NOBODY, place, UPRIGHT, rng.uniform(1.6, 4.0), (radius, radius), rng.uniform(0.6, 1.0), material)
-    elif kind < 0.9:
+        return "pole"
+    if kind < 0.9:
         _bush(rng, solids, place)
-    else:
-        radius = rng.uniform(0.08, 0.3)
-        solids.ball(NOBODY, _above(place, radius), frame @ rot_x(rng.uniform(0, 360)), radius, material)
+        return "bush"
+    radius = rng.uniform(0.08, 0.3)
+    solids.ball(NOBODY, _above(place, radius), frame @ rot_x(rng.uniform(0, 360)), radius, material)
+    return "ball"
 
 
 def _table(rng: np.random.Generator, solids: Solids, place: Array, frame: Array, material: Material) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from mdpose_edge.errors import DataError
 from mdpose_edge.synth.backdrop import draw_backdrop
 from mdpose_edge.synth.body import Figure, sample_build, stand
 from mdpose_edge.synth.finish import cast_shadows, finish, sample_lens
+from mdpose_edge.synth.instances import MIN_AREA, Thing, annotate_things, of_people, outline, visible
 from mdpose_edge.synth.poses import sample_pose
 from mdpose_edge.synth.props import add_prop, add_seat
 from mdpose_edge.synth.raster import Raster, rasterize
@@ -25,8 +25,6 @@ MIN_SIDE = 64
 """Shortest side of an image, px: below it a person has no limbs to see."""
 MAX_SIDE = 8192
 MAX_PEOPLE = 30
-MIN_AREA = 12
-"""A person of whom fewer pixels are seen is not annotated."""
 OVERLAP_IOU = 0.5
 """OCHuman's criterion: the box of a person overlaps that of another by more than this (Zhang et al., CVPR 2019)."""
 ATTEMPTS = 60
@@ -61,6 +59,8 @@ class Scene:
     """COCO keypoint annotations without ids, plus `keypoints_3d` (17 x [x, y, z], m, camera coordinates)."""
     camera: dict[str, Any]
     """`focal`, `principal_point` (px), `rotation` (3 x 3, rows), `translation` (m): world to camera."""
+    instances: list[dict[str, Any]] = field(default_factory=list)
+    """COCO annotations of boxes without ids, of people and things: see instances.py."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,18 @@ def render_scene(
         camera, persons = _arrange(rng, size_wh, max(1, count), (occlusion, variety), patience=attempt / ATTEMPTS)
         depths = [float(person.shift[2]) for person in persons]
         persons = persons[:count]
-        solids = _furnish(rng, camera, persons, occlusion, float(np.mean(depths)))
+        solids, things = _furnish(rng, camera, persons, occlusion, float(np.mean(depths)))
         raster = rasterize(solids, camera)
         owner = raster.owner()
         boxes, areas = visible(owner, len(persons))
         if (areas >= MIN_AREA).all() and (occlusion < 1 or _all_overlap(boxes)):
+            annotations = annotate(camera, dict(enumerate(persons)), raster, owner, boxes, areas)
             return Scene(
                 _paint(rng, camera, persons, raster, reach=max(depths)),
-                annotate(camera, dict(enumerate(persons)), raster, owner, boxes, areas),
+                annotations,
                 camera_record(camera),
-            )  # fmt: skip
+                of_people(annotations) + annotate_things(things, raster),
+            )
     raise DataError(
         "synth", expected=f"{low} to {high} people to be seen at occlusion {occlusion:g}",
         got=f"none such in {ATTEMPTS} scenes drawn", do="ask for fewer people or larger images",
@@ -244,24 +246,34 @@ def _beside(rng: np.random.Generator, camera: Camera, partner: Person, variety: 
     return best[1]
 
 
-def _furnish(rng: np.random.Generator, camera: Camera, persons: list[Person], occlusion: float, depth: float) -> Solids:
+def _furnish(
+    rng: np.random.Generator, camera: Camera, persons: list[Person], occlusion: float, depth: float
+) -> tuple[Solids, list[Thing]]:
     """Dress everybody and put things around and in front of them, about `depth` m away."""
     solids = Solids()
+    things: list[Thing] = []
     for owner, person in enumerate(persons):
         height_px = camera.focal_px * person.figure.build.height / max(person.shift[2], 0.5)
         dress(person.figure, sample_look(rng), solids, owner, person.shift, fine=0.13 * height_px > FINE_HEAD_PX)
         if person.figure.pose.family == "sit":
+            first = len(solids)
             add_seat(rng, solids, person.figure, person.shift)
+            things.append(Thing("seat", range(first, len(solids))))
+
+    def add(place: Array) -> None:
+        first = len(solids)
+        things.append(Thing(add_prop(rng, solids, place), range(first, len(solids))))
+
     spread = camera.size_wh[0] / camera.focal_px
     for _ in range(int(rng.integers(0, 4))):
         z = depth * rng.uniform(0.95, 1.5)
-        add_prop(rng, solids, np.array((spread * z * rng.uniform(-0.55, 0.55), 0.0, z)))
+        add(np.array((spread * z * rng.uniform(-0.55, 0.55), 0.0, z)))
     for person in persons:
         if rng.random() < 0.08 + 0.22 * min(occlusion, 0.6):
             z = person.shift[2] * rng.uniform(0.6, 0.85)
             x = person.shift[0] * z / person.shift[2] + sign(rng) * rng.uniform(0.1, 0.5)
-            add_prop(rng, solids, np.array((x, 0.0, z)))
-    return solids
+            add(np.array((x, 0.0, z)))
+    return solids, things
 
 
 def sample_light(rng: np.random.Generator) -> Light:
@@ -288,7 +300,7 @@ def annotate(
         records.append({
             "category_id": 1, "iscrowd": 0, "area": float(areas[index]), "bbox": [x0, y0, x1 - x0, y1 - y0],
             "num_keypoints": count, "keypoints": keypoints,
-            "segmentation": _outline(owner[int(y0):int(y1), int(x0):int(x1)] == index, (x0, y0)),
+            "segmentation": outline(owner[int(y0):int(y1), int(x0):int(x1)] == index, (x0, y0)),
             "keypoints_3d": np.round(camera.to_camera(person.keypoints), 4).tolist(),
         })  # fmt: skip
     return records
@@ -310,29 +322,6 @@ def _coco_keypoints(camera: Camera, person: Person, raster: Raster) -> tuple[lis
         flat += [round(x, 2), round(y, 2), 1 if nearest * (z - slack) > 1 else 2]
         count += 1
     return flat, count
-
-
-def _outline(mask: NDArray[np.bool_], corner: tuple[float, float]) -> list[list[float]]:
-    """Return the polygons around a mask, in the coordinates of the image."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
-    polygons = [(contour.reshape(-1, 2) + np.array(corner) + 0.5).ravel().tolist() for contour in contours]
-    solid = [polygon for polygon in polygons if len(polygon) >= 6]
-    if solid:
-        return solid
-    x, y = corner
-    high, wide = mask.shape
-    return [[x, y, x + wide, y, x + wide, y + high, x, y + high]]
-
-
-def visible(owner: NDArray[np.int32], count: int) -> tuple[Array, NDArray[np.int64]]:
-    """Return the boxes (N, 4) x0, y0, x1, y1 and areas (N,) of the visible masks."""
-    areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
-    boxes = np.zeros((count, 4))
-    for index in np.flatnonzero(areas).tolist():
-        mask = owner == index
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        boxes[index] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    return boxes, areas
 
 
 def _all_overlap(boxes: Array) -> bool:

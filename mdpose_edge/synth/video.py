@@ -19,10 +19,10 @@ from mdpose_edge.synth.body import Build, sample_build
 from mdpose_edge.synth.dataset import FIRST_ID, JPEG_QUALITY, new_folder, write_document
 from mdpose_edge.synth.finish import Lens, cast_shadows, finish, sample_lens
 from mdpose_edge.synth.gait import Motion, figure_at, sample_stand, sample_walk
+from mdpose_edge.synth.instances import MIN_AREA, visible
 from mdpose_edge.synth.raster import rasterize
 from mdpose_edge.synth.scene import (
     FINE_HEAD_PX,
-    MIN_AREA,
     Person,
     Scene,
     annotate,
@@ -30,7 +30,6 @@ from mdpose_edge.synth.scene import (
     check_arguments,
     sample_camera,
     sample_light,
-    visible,
 )
 from mdpose_edge.synth.shade import Light, shade
 from mdpose_edge.synth.solids import Camera, Solids
