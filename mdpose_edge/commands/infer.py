@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import Force, JsonFile, Model, Runtime, Threads, progress_shown, write_json
+from mdpose_edge.commands.console import STDOUT, Force, JsonFile, Model, Runtime, Threads, progress_shown, write_json
 
 if TYPE_CHECKING:
     from mdpose_edge.common.progress import Progress

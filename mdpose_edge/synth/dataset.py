@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from mdpose_edge.common.files import refuse_url
+from mdpose_edge.common.processes import check_shared_memory
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import COCO_KEYPOINTS
@@ -129,6 +130,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[dict[str, Any]]]]:
     if workers == 1:
         yield map
         return
+    check_shared_memory(where="--workers", do="draw in one process: --workers 1", error=DataError)
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of this process's threads
     with ProcessPoolExecutor(workers, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield functools.partial(pool.map, chunksize=8)

@@ -18,11 +18,12 @@ import torch
 import yaml
 
 from mdpose_edge.common.files import file_sha256, refuse_url, write_whole
+from mdpose_edge.common.processes import check_shared_memory
 from mdpose_edge.common.sole import sole_writer
 from mdpose_edge.datasets.instances import training_classes
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import locate, training_keypoints
-from mdpose_edge.errors import ConfigError, MdposeError
+from mdpose_edge.errors import ConfigError, MdposeError, TrainingError
 from mdpose_edge.families.backbone import freeze_backbone
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import KeypointSpec
@@ -122,6 +123,8 @@ class _Run:
         self.watch: Watch | None = None
         resumes = self.resumes = _resumes(out, resume, world)
         with world.together():
+            if config.workers:
+                check_shared_memory(where="workers", do="read without workers: --set workers=0", error=TrainingError)
             keypoints = training_keypoints(data_dir, split, config.data.format, config.data.keypoints)
             self.family = training_of(config.family)
             classes = training_classes(data_dir, split, config.data.format, config.data.classes, keypoints)

@@ -100,10 +100,13 @@ def test_a_fault_of_the_reading_itself_stays_what_it_is() -> None:
         list(watched(loader_of(broken)))
 
 
-@pytest.mark.skipif(
+may_mount = pytest.mark.skipif(
     shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0,
     reason="mounting a small /dev/shm takes root and unshare",
 )
+
+
+@may_mount
 def test_training_in_a_small_shared_memory_is_one_sentence(crude_people: Path, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(tiny_config(workers=1).to_dict()))
@@ -120,6 +123,36 @@ def test_training_in_a_small_shared_memory_is_one_sentence(crude_people: Path, t
     )
     assert "0 MiB of shared memory free" in told and "--shm-size" in told and "workers=0" in told
     assert "Traceback" not in done.stderr
+
+
+WITHOUT_SHARED_MEMORY = """
+mount --make-rprivate / && mount -t tmpfs none $0
+for device in null zero random urandom full; do touch $0/$device && mount --bind /dev/$device $0/$device; done
+mount --rbind $0 /dev && ln -s /proc/self/fd /dev/fd && exec "$@"
+"""
+"""Run a command where there is no /dev/shm; the first word is a folder to lay the new /dev into."""
+
+
+@may_mount
+@pytest.mark.parametrize("command", ["train", "synth"])
+def test_processes_without_any_shared_memory_are_refused_in_a_sentence(
+    crude_people: Path, tmp_path: Path, command: str
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(tiny_config(workers=1).to_dict()))
+    (tmp_path / "dev").mkdir()
+    words = {
+        "train": ["train", config, "--data", crude_people, "--out", tmp_path / "out"],
+        "synth": ["synth", "images", tmp_path / "out", "--images", 2, "--size", 64, "--workers", 2],
+    }[command]
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", WITHOUT_SHARED_MEMORY, tmp_path / "dev", sys.executable, "-m", "mdpose_edge",
+         *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "workers: expected shared memory for processes (/dev/shm), got" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
 
 
 SPAWNED = """
