@@ -41,9 +41,7 @@ class Painter:
                 None if result.track_ids is None else [f"#{who}" if who else "?" for who in result.track_ids.tolist()]
             )
             image, poses = result.frame.image_bgr, result.poses
-            painted = draw_poses(
-                image, poses, self._keypoints, sigma=self._sigma, labels=labels, classes=self._classes
-            )
+            painted = draw_poses(image, poses, self._keypoints, sigma=self._sigma, labels=labels, classes=self._classes)
             self._last = result, painted
         return self._last[1]
 
