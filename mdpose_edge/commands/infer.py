@@ -124,9 +124,8 @@ def _infer_images(
     poses = sum(len(image["poses"]) for image in document["images"])
     stopped = ", stopped before the others" if document["stopped"] else ""
     skipped = f", {len(document['skipped'])} skipped" if document["skipped"] else ""
-    typer.echo(
-        f"{json_file if out is None else out}: {poses} poses in {len(document['images'])} images{stopped}{skipped}"
-    )
+    where = out or ("stdout" if json_file == STDOUT else json_file)
+    typer.echo(f"{where}: {poses} poses in {len(document['images'])} images{stopped}{skipped}")
     if document["skipped"]:
         raise typer.Exit(1)
 

@@ -108,9 +108,9 @@ class Training(Protocol):
     """What trainer and exporter ask of a family: `FAMILY` in its training.py.
 
     It may have three methods more. `finished_spec(spec, network)`: the spec of the trained network, where training
-        measures constants. `keypoint_rows(parameter: str) -> int`: how many rows of a parameter belong to each keypoint, in
-        their order, 0 for none; by it, keypoints of the same name go over to a model of others. `decode(loss)`: the
-        DecodeSpec of a model that is trained by that table `loss`, or None for `make_spec`'s.
+    measures constants. `keypoint_rows(parameter: str) -> int`: how many rows of a parameter belong to each keypoint, in
+    their order, 0 for none; by it, keypoints of the same name go over to a model of others. `decode(loss)`: the
+    DecodeSpec of a model that is trained by that table `loss`, or None for `make_spec`'s.
     """
 
     network_config: type[Any]
