@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mdpose_edge.poses import Poses
-from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec
+from mdpose_edge.spec import COCO_KEYPOINTS, NO_KEYPOINTS, InputSpec, KeypointSpec
 from tests.unit.calib.frames import write_frames
 
 SIZE = 64
@@ -22,8 +22,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mdpose": {"channels": 16, "head_convs": 2},
     "mixture_dense": {"channels": 16, "head_channels": 16, "components": 2},
     "das": {"channels": 16, "head_convs": 2},
+    "mixture_dense_boxes": {"channels": 16, "head_channels": 16, "components": 2, "heatmaps": False},
 }
 """The options of a tiny network of each family, its backbone aside."""
+BOXES = {"mixture_dense_boxes": ("mixture_dense", ("person", "box", "ball"))}
+"""Networks of boxes, by a name of their own: the family and the classes."""
 
 
 def write_random_checkpoint(
@@ -41,7 +44,7 @@ def write_random_checkpoint(
 
     Args:
         path: where to write.
-        family: a key of NETWORKS.
+        family: a key of NETWORKS; one of BOXES predicts no keypoints.
         backbone: a timm model; the default has 0.4 M parameters.
         batch: images per call.
         weight_factor: multiplies the weights of the pyramid's lateral convolutions.
@@ -52,12 +55,14 @@ def write_random_checkpoint(
     from torch import nn
 
     from mdpose_edge.checkpoint import save_checkpoint
-    from mdpose_edge.families.registry import training_of
+    from mdpose_edge.families.registry import training_of, training_spec
 
     torch.manual_seed(0)
-    training = training_of(family)
+    name, classes = BOXES.get(family, (family, ("person",)))
+    training = training_of(name)
     config = training.network_config(backbone=backbone, **NETWORKS[family])
-    spec = training.make_spec(config, InputSpec(SIZE, SIZE, batch=batch), keypoints)
+    wanted = NO_KEYPOINTS if family in BOXES else keypoints
+    spec = training_spec(name, config, InputSpec(SIZE, SIZE, batch=batch), wanted, classes)
     network: Any = training.network(spec)
     with torch.no_grad():
         for module in network.modules():

@@ -12,9 +12,11 @@ import numpy as np
 
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.spec import ModelSpec
+from mdpose_edge.spec import NO_KEYPOINTS, ModelSpec
 
 WARM_UP_RUNS = 3
+COCO_CLASSES = tuple(f"category {number}" for number in range(1, 81))
+"""As many as COCO's instances have: what a configuration of boxes is counted with that names none."""
 CALIBRATION_SCENES = 8
 """Drawn scenes that INT8 ranges of a random network are measured on: enough to make the graph, whose time is wanted."""
 
@@ -110,12 +112,15 @@ def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats
 
 def _spec(path: Path) -> ModelSpec:
     from mdpose_edge.datasets.keypoints import keypoint_set
-    from mdpose_edge.families.registry import training_of
+    from mdpose_edge.datasets.layout import BOX_FORMAT
+    from mdpose_edge.families.registry import training_spec
     from mdpose_edge.train.config import load_config
 
     config = load_config(path)
-    keypoints = keypoint_set(config.data.keypoints or "coco17")
-    return training_of(config.family).make_spec(config.network, config.input.spec(), keypoints)
+    has_boxes = config.data.format == BOX_FORMAT
+    keypoints = NO_KEYPOINTS if has_boxes else keypoint_set(config.data.keypoints or "coco17")
+    classes = config.data.classes or COCO_CLASSES
+    return training_spec(config.family, config.network, config.input.spec(), keypoints, classes)
 
 
 def _random_checkpoint(path: Path, out: Path) -> Path:

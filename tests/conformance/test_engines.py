@@ -22,7 +22,7 @@ from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.base import RuntimeAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter, open_engine
 from mdpose_edge.spec import HeadSpec, InputSpec, ModelSpec
-from tests.artifacts import NETWORKS, SIZE, Artifacts
+from tests.artifacts import BOXES, NETWORKS, SIZE, Artifacts
 
 Heads = dict[str, NDArray[np.float32]]
 
@@ -44,6 +44,7 @@ CASES = [
     for target in ENGINES[engine].targets
     for precision, batch in VARIANTS
     if not (target == "torch" and precision != "fp32")
+    if not (family in BOXES and (precision, batch) in (("fp32", 3), ("fp16", 1)))  # seen with the family's poses
     if target != "jetson"  # a Jetson's own bundles run there alone; elsewhere the target tensorrt stands for both
 ]
 GRAPH_CASES = [case for case in CASES if case.target != "torch" and case[2:] == ("fp32", 1, "mdpose")]
@@ -249,6 +250,8 @@ def assert_same_poses(found: list[Poses], expected: list[Poses]) -> None:
         np.testing.assert_allclose(got.scores, wanted.scores, atol=1e-4)
         np.testing.assert_allclose(got.keypoints_xy, wanted.keypoints_xy, atol=0.01)
         np.testing.assert_allclose(got.sigma_xy, wanted.sigma_xy, atol=0.01)
+        np.testing.assert_allclose(got.boxes_xyxy, wanted.boxes_xyxy, atol=0.01)
+        np.testing.assert_array_equal(got.classes, wanted.classes)  # type: ignore[arg-type]
 
 
 def rewrite(source: Path, out: Path, spec: ModelSpec, cut: bool = False) -> Bundle:
