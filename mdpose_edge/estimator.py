@@ -15,7 +15,7 @@ from mdpose_edge.common.closing import Closing
 from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, check_frame, preprocess
-from mdpose_edge.runtimes.registry import open_engine
+from mdpose_edge.runtimes.registry import open_engine, read_side
 from mdpose_edge.spec import DecodeSpec, ModelSpec
 
 
@@ -56,7 +56,7 @@ class PoseEstimator(Closing):
             options = self._spec.decode if decode is None else decode
             if threshold is not None:
                 options = replace(options, score_threshold=threshold)
-            self._decode = make_decoder(self._spec, options)
+            self._decode = make_decoder(self._spec, options, read_side(model, self._spec, runtime))
             size = self._spec.input
             self._images = np.zeros((size.batch, size.height, size.width, 3), np.uint8)
             self._adapter = adapter

@@ -1,7 +1,7 @@
 """Head tensors on file, with the images they belong to: a reference that travels to a device.
 
-One .npz of plain arrays, never pickled: `meta` and `spec` (JSON as bytes) and for each image its file and its head
-tensors. Members are read one image at a time, so that a device needs the memory of one.
+One .npz of plain arrays, never pickled: `meta` and `spec` (JSON as bytes), the side files, and for each image its file
+and its head tensors. Members are read one image at a time, so that a device needs the memory of one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.common.files import open_whole
 from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.progress import Progress
+from mdpose_edge.common.side_files import PREFIX, SideFiles
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import ModelSpec
 
@@ -39,6 +40,8 @@ def write_recording(
     spec: ModelSpec,
     meta: Mapping[str, Any],
     progress: Progress | None = None,
+    *,
+    side: SideFiles | None = None,
 ) -> None:
     """Write a recording, whole or not at all.
 
@@ -49,6 +52,7 @@ def write_recording(
         spec: of the artifact.
         meta: what else to keep: the artifact's name and engine.
         progress: called after each image.
+        side: the artifact's side files.
     """
     with open_whole(path) as file, zipfile.ZipFile(file, "w") as archive:
         hashes, stated = [], []
@@ -68,6 +72,9 @@ def write_recording(
             "sha256": hashes,
             "stated_wh": stated,
         }
+        for kind, arrays in (side or {}).items():
+            for name, array in arrays.items():
+                _put(archive, f"{PREFIX}{kind}/{name}", array)
         _put(archive, "spec", np.frombuffer(spec.to_json().encode(), np.uint8))
         _put(archive, "meta", np.frombuffer(json.dumps(about).encode(), np.uint8))
 
@@ -103,6 +110,14 @@ class Recording:
         names = tuple(self.meta["names"][:limit])
         stated = self.meta.get("stated_wh", ())
         return CheckImages(self._where, names, lambda index: self._array(f"{index}/image").tobytes(), stated=stated)
+
+    def side(self) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """Return the artifact's side files."""
+        found: dict[str, dict[str, NDArray[np.float32]]] = {}
+        for member in sorted(name for name in self._archive.namelist() if name.startswith(PREFIX)):
+            kind, _, name = member.removeprefix(PREFIX).removesuffix(".npy").partition("/")
+            found.setdefault(kind, {})[name] = self._array(f"{PREFIX}{kind}/{name}")
+        return found
 
     def heads(self, image: CheckImage) -> dict[str, NDArray[np.float32]]:
         """Return the head tensors of an image, found by its file's hash.

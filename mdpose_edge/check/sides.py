@@ -12,12 +12,13 @@ from mdpose_edge import __version__
 from mdpose_edge.check.images import CheckImage, CheckImages
 from mdpose_edge.check.recording import RECORDING_SUFFIX, Heads, Recording, write_recording
 from mdpose_edge.common.progress import Progress
+from mdpose_edge.common.side_files import SideFiles
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.base import check_finite
 from mdpose_edge.families.measure import Observation
 from mdpose_edge.families.registry import evaluation_of, make_decoder
 from mdpose_edge.preprocess import FrameGeometry, frame_geometry, preprocess
-from mdpose_edge.runtimes.registry import open_engine
+from mdpose_edge.runtimes.registry import open_engine, read_side
 from mdpose_edge.spec import ModelSpec
 
 
@@ -49,9 +50,9 @@ class Side(Protocol):
 class HeadsReader:
     """Turns one image's head tensors into an observation, by the one decoder."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self._evaluate = make_decoder(spec, evaluation_of(spec))
-        self._deploy = make_decoder(spec)
+    def __init__(self, spec: ModelSpec, side: SideFiles) -> None:
+        self._evaluate = make_decoder(spec, evaluation_of(spec), side)
+        self._deploy = make_decoder(spec, side=side)
 
     def __call__(self, heads: Heads, geometry: FrameGeometry) -> Observation:
         """Decode head tensors (channels, rows, columns).
@@ -81,7 +82,8 @@ class Artifact:
     ) -> None:
         self.spec, self._adapter = open_engine(model, runtime, threads, option=option)
         self.name, self.engine, self.batch = str(model), self._adapter.engine, self.spec.input.batch
-        self._read = HeadsReader(self.spec)
+        self._side = read_side(model, self.spec, runtime)
+        self._read = HeadsReader(self.spec, self._side)
         size = self.spec.input
         self._images = np.zeros((size.batch, size.height, size.width, 3), np.uint8)
 
@@ -111,7 +113,7 @@ class Artifact:
         if path.suffix != RECORDING_SUFFIX:
             raise ConfigError("--record", expected=f"a {RECORDING_SUFFIX} file", got=str(path), do="rename it")
         meta = {"model": self.name, "engine": self.engine, "toolkit_version": __version__}
-        write_recording(path, images, self.heads, self.spec, meta, progress)
+        write_recording(path, images, self.heads, self.spec, meta, progress, side=self._side)
 
     def close(self) -> None:
         """Release the engine."""
@@ -134,7 +136,7 @@ class RecordedArtifact:
         self.spec: ModelSpec = recording.spec
         self.name, self._recording = name, recording
         self.engine = f"{recording.meta.get('engine', 'unknown engine')}, recorded"
-        self._read = HeadsReader(self.spec)
+        self._read = HeadsReader(self.spec, recording.side())
 
     def observe(self, images: Sequence[CheckImage]) -> list[Observation]:
         """Look the images up: see Side."""

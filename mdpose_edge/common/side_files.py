@@ -43,7 +43,7 @@ def read_side_files(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[s
         BundleError: one is missing, altered, or no such file.
     """
     found = {}
-    for name in sorted(name for name in hashes if name.endswith(SUFFIX)):
+    for name in sorted(filter(is_side_file, hashes)):
         path = folder / name
         if not path.is_file():
             raise BundleError(str(path), expected="a side file", got="no such file", do=_AGAIN)
@@ -53,6 +53,11 @@ def read_side_files(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[s
             raise BundleError(str(path), expected=expected, got=got, do=_AGAIN)
         found[name.removesuffix(SUFFIX)] = read_arrays(path)
     return found
+
+
+def is_side_file(name: str) -> bool:
+    """Say whether a file of a bundle is one."""
+    return name.endswith(SUFFIX)
 
 
 def side_of_checkpoint(path: Path) -> dict[str, dict[str, NDArray[np.float32]]]:

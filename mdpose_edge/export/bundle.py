@@ -20,6 +20,7 @@ from mdpose_edge.common.files import file_sha256
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
 from mdpose_edge.common.progress import Progress, no_progress
+from mdpose_edge.common.side_files import side_of_checkpoint
 from mdpose_edge.errors import CalibrationError, ConfigError, ExportError
 from mdpose_edge.export.options import TRITON, ExportOptions
 from mdpose_edge.export.targets.registry import Int8, Job, Target, Written, measure_target, write_target
@@ -110,7 +111,8 @@ def _export_bundle(checkpoint: Path, out: Path, options: ExportOptions, report: 
         graph = OnnxGraph(_trace(network, spec))
         report(2, len(_STEPS), _STEPS[2])
         int8 = None if calibration is None else Int8(calibration, options.calib_method, tuple(options.keep_float))
-        job = Job(graph, spec, draft.path, int8, _within(report, 2), options.tensorrt)
+        side = side_of_checkpoint(checkpoint)
+        job = Job(graph, spec, draft.path, int8, _within(report, 2), options.tensorrt, side)
         written, accuracy = _write(options, job, checkpoint, out.name, report)
         provenance = replace(spec.provenance, accuracy=accuracy)
         opset = written.opset or spec.opset

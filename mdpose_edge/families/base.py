@@ -6,13 +6,14 @@ trains and exports. registry.py finds both by the family's name. CONTRIBUTING.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.common.side_files import SideFiles
 from mdpose_edge.common.strict import read_dataclass
 from mdpose_edge.errors import EngineError, SpecError
 from mdpose_edge.families.mixture import PoseMixture
@@ -102,6 +103,50 @@ class Loss:
     """By the names in `Training.parts`: sums over the pass, whose own sum over `Training.count` is minimised."""
     figures: Mapping[str, float]
     """By the names in `Training.figures`, where they were asked for."""
+
+
+@dataclass(frozen=True)
+class FitImage:
+    """A training image as a finished network sees it: unaugmented, resized as on the device."""
+
+    heads: Heads
+    """(1, channels, rows, columns) each."""
+    keypoints_xy: NDArray[np.float32]
+    """(P, K, 2), pixels of the network input, of the people with labelled keypoints."""
+    labelled: NDArray[np.bool_]
+    """(P, K)"""
+    areas: NDArray[np.float32]
+    """(P,), of the people, px² of the network input."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What was fitted to a trained network."""
+
+    spec: ModelSpec
+    """With what it changed in the constants."""
+    side: SideFiles
+    """Of the decoder; none of it is the network's."""
+    note: str
+    """A sentence for the user."""
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A family, beside being a `Training`, that fits something to the network once it is trained."""
+
+    def fit_images(self, config: Any) -> int:
+        """Return how many training images the fit is to see; 0 for no fit. `config` is the table `loss`."""
+
+    def finish(self, spec: ModelSpec, images: Iterable[FitImage], config: Any, seed: int) -> Finished:
+        """Fit.
+
+        Args:
+            spec: of the trained network.
+            images: of the training split.
+            config: the table `loss`.
+            seed: the only source of chance.
+        """
 
 
 class Training(Protocol):

@@ -279,6 +279,10 @@ def _by(numbers: tuple[Any, ...]) -> str:
     return "x".join(f"{number:g}" for number in numbers)
 
 
+def _sampling(layer: NodeContext) -> LayerSupport:
+    return gpu("NVDLA cannot sample at computed places: train the family adaptive with network.adaptive=bank or none")
+
+
 _SHUFFLE = _unsure("a Shuffle layer: documented as restricted, not how; logs show it on the GPU")
 _PRODUCT = _unsure("native as a fully connected layer; for which shapes is not said")
 _ORIN = _unsure("on Orin alone, and for some shapes")
@@ -295,6 +299,7 @@ RULES: Mapping[str, Callable[[NodeContext], LayerSupport]] = {
     "Div": _division,
     "Flatten": _SHUFFLE,
     "Gemm": _PRODUCT,
+    "GridSample": _sampling,
     "Identity": _fits,
     "LeakyRelu": _fits,
     "MatMul": _PRODUCT,

@@ -13,6 +13,7 @@ from pathlib import Path
 from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.optional import available
+from mdpose_edge.common.side_files import SideFiles, read_side_files, side_of_checkpoint
 from mdpose_edge.errors import BundleError, CheckpointError, EngineError, MissingPackageError
 from mdpose_edge.runtimes.base import CheckedAdapter, RuntimeAdapter
 from mdpose_edge.shipped import model_path, source_path
@@ -97,6 +98,21 @@ def read_model_spec(model: str | Path) -> ModelSpec:
     """
     path = source_path(model)
     return _read_checkpoint_spec(path) if _is_checkpoint(path) else open_bundle(path).spec
+
+
+def read_side(model: str | Path, spec: ModelSpec, runtime: str | None = None) -> SideFiles:
+    """Read what a model's decoder needs beside its spec; most need nothing.
+
+    Args:
+        model: as for `open_engine`.
+        spec: of the model.
+        runtime: the engine that it was opened with.
+
+    Raises:
+        BundleError: a side file is missing, altered, or no such file.
+    """
+    path = model_path(model, runtime)
+    return side_of_checkpoint(path) if path.is_file() else read_side_files(path, spec.files)
 
 
 def default_engine(target: str, where: str = "") -> str:

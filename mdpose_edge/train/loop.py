@@ -25,11 +25,13 @@ from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.datasets.layout import locate, training_keypoints
 from mdpose_edge.errors import ConfigError, MdposeError, TrainingError
 from mdpose_edge.families.backbone import freeze_backbone
+from mdpose_edge.families.base import Finished, Finishing
 from mdpose_edge.families.registry import training_of
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.train.config import TrainConfig
 from mdpose_edge.train.data import Batch, training_batches
 from mdpose_edge.train.distributed import World, joined_world
+from mdpose_edge.train.finish import fit_images
 from mdpose_edge.train.precision import faster_precision
 from mdpose_edge.train.signals import Interrupted, StopSignal
 from mdpose_edge.train.start import begin, spec_of_run
@@ -119,7 +121,8 @@ class _Run:
         note: Callable[[str], None] | None,
         stop: StopSignal,
     ) -> None:
-        self.config, self.out, self.world = config, out, world
+        self.config, self.out, self.world, self.note = config, out, world, note
+        self.train_split = data_dir, split
         self.watch: Watch | None = None
         resumes = self.resumes = _resumes(out, resume, world)
         with world.together():
@@ -202,9 +205,23 @@ class _Run:
             self._conclude(iteration, step, self.config.batch_size / seconds, waited / seconds, batch)
         with self.world.together():
             if self.world.is_main:
-                save_model(self.out, self.stepper)
+                save_model(self.out, self.stepper, self._finished())
                 self._draw()
         return self.out / MODEL_FILE
+
+    def _finished(self) -> Finished | None:
+        """Fit what the family fits to a trained network, on training images."""
+        if not isinstance(self.family, Finishing):
+            return None
+        count = self.family.fit_images(self.config.loss)
+        if not count:
+            return None
+        images = fit_images(self.stepper.best_network, self.spec, self.config, self.train_split, count)
+        with closing(images):
+            finished = self.family.finish(self.spec, images, self.config.loss, self.config.seed)
+        if self.note is not None:
+            self.note(finished.note)
+        return finished
 
     def _next_batch(self, stop: StopSignal) -> tuple[Batch | None, int, int | None]:
         """Return this process's part of the next batch, the persons in all parts, and the signal that any was sent.

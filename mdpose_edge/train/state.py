@@ -9,11 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mdpose_edge.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
 from mdpose_edge.common.outputs import MADE_BY
+from mdpose_edge.common.side_files import SideFiles
 from mdpose_edge.errors import CheckpointError, ConfigError
+from mdpose_edge.families.base import Finished
 from mdpose_edge.train.config import TrainConfig, read_config
 from mdpose_edge.train.distributed import World
 from mdpose_edge.train.health import lost_run
@@ -109,13 +112,23 @@ def restore_state(out: Path, stepper: Stepper, world: World, data_sha256: str) -
     return int(progress["iteration"])
 
 
-def save_model(out: Path, stepper: Stepper) -> Path:
-    """Write the finished model: the averaged weights where the run has them, which the file then says."""
+def save_model(out: Path, stepper: Stepper, finished: Finished | None = None) -> Path:
+    """Write the finished model: the averaged weights where the run has them, which the file then says.
+
+    Args:
+        out: the run's folder.
+        stepper: what was trained.
+        finished: what was fitted to it, where the family fits something.
+    """
     ema = stepper.config.ema
     note = None if ema is None else f"exponential moving average of the weights, decay {ema:g}"
-    network, finished = stepper.best_network, getattr(stepper.family, "finished_spec", None)
-    spec = stepper.spec if finished is None else finished(stepper.spec, network)
-    save_checkpoint(out / MODEL_FILE, spec, network.state_dict(), weights_are=note)
+    network, own = stepper.best_network, getattr(stepper.family, "finished_spec", None)
+    spec = stepper.spec if own is None else own(stepper.spec, network)
+    arrays: SideFiles = {}
+    if finished is not None:
+        spec, arrays = finished.spec, finished.side
+    side = {kind: {name: torch.from_numpy(array) for name, array in one.items()} for kind, one in arrays.items()}
+    save_checkpoint(out / MODEL_FILE, spec, network.state_dict(), weights_are=note, side=side)
     return out / MODEL_FILE
 
 

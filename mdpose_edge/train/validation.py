@@ -111,11 +111,11 @@ class Validator:
             return self.score(self.split, results, sigmas=self.spec.keypoints.sigmas)
 
     def _inputs(self, indices: range) -> DataLoader[Input | MdposeError]:
-        frames = _Frames(self.split, self.spec.input, indices)
+        frames = Frames(self.split, self.spec.input, indices)
         return DataLoader(
             frames,
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=self.workers,
             worker_init_fn=start_worker,
             timeout=POLL_S if self.workers else 0,
@@ -125,16 +125,17 @@ class Validator:
 Input = tuple[NDArray[np.uint8], FrameGeometry]
 
 
-class _Frames(Dataset["Input | MdposeError"]):
+class Frames(Dataset["Input | MdposeError"]):
     """Some images of a split as network input; one that cannot be used gives its error, as in data.TrainingImages."""
 
-    def __init__(self, split: CocoSplit, spec: InputSpec, indices: range) -> None:
+    def __init__(self, split: CocoSplit, spec: InputSpec, indices: Sequence[int]) -> None:
         self.split, self.spec, self.indices = split, spec, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Input | MdposeError:
+        """Read and resize one image."""
         image = self.split.images[self.indices[position]]
         try:
             return preprocess(read_annotated(image.path, image.wh)[0], self.spec)
@@ -142,5 +143,6 @@ class _Frames(Dataset["Input | MdposeError"]):
             return error
 
 
-def _as_it_is(item: Any) -> Any:
+def as_it_is(item: Any) -> Any:
+    """Collate nothing."""
     return item

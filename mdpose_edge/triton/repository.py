@@ -23,6 +23,7 @@ from mdpose_edge.bundle import Bundle, open_bundle
 from mdpose_edge.common.files import check_replaceable, file_sha256, visible_files, write_folder
 from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.progress import Progress, no_progress
+from mdpose_edge.common.side_files import is_side_file, read_side_files
 from mdpose_edge.errors import ConfigError, ExportError
 from mdpose_edge.families.registry import family_module, make_decoder
 from mdpose_edge.spec import ModelSpec
@@ -104,7 +105,9 @@ def write_repository(
     report(0, len(_STEPS), _STEPS[0])
     source, out = open_bundle(bundle), Path(out)
     backend = _backend(source)
-    make_decoder(source.spec)  # a family that nobody here decodes is refused before the graph is written
+    make_decoder(
+        source.spec, side=read_side_files(source.path, source.spec.files)
+    )  # a family that nobody here decodes is refused before the graph is written
     with write_folder(out, kind="repository", is_own=_is_repository, error=ExportError) as directory:
         report(1, len(_STEPS), _STEPS[1])
         version = _version_folder(directory, options.graph)
@@ -163,6 +166,8 @@ def _write_decode(directory: Path, bundle: Bundle, options: ServingOptions) -> N
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.read_bytes())
+    for name in filter(is_side_file, bundle.spec.files):
+        (folder / name).write_bytes((bundle.path / name).read_bytes())
     (folder / SPEC_FILE).write_text(bundle.spec.to_json(), encoding="utf-8")
     hashes = {name: file_sha256(folder / name) for name in sorted(visible_files(folder))}
     manifest = {"decoder": decoder, "files": hashes}

@@ -33,6 +33,7 @@ class TritonPythonModel:
         folder = Path(args["model_repository"], args["model_version"])
         decoder = verify(folder)
         sys.path.insert(0, str(folder))  # Triton appends the folder, so that an installed package would come first
+        from mdpose_edge.common.side_files import read_side_files
         from mdpose_edge.errors import MdposeError
         from mdpose_edge.spec import ModelSpec
         from mdpose_edge.triton.decode_step import DecodeStep
@@ -41,7 +42,9 @@ class TritonPythonModel:
         self._refusal = MdposeError
         text = (folder / SPEC_FILE).read_text(encoding="utf-8")
         spec = ModelSpec.from_json(text, SPEC_FILE)
-        self._step = DecodeStep(spec, import_module(decoder).make_decoder(spec, spec.decode))
+        module = import_module(decoder)
+        side = (read_side_files(folder, spec.files),) if hasattr(module, "SIDE_FILES") else ()
+        self._step = DecodeStep(spec, module.make_decoder(spec, spec.decode, *side))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Decode each request; one that cannot be decoded gets an error of its own, in one sentence.

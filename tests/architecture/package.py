@@ -45,7 +45,7 @@ def module_name(path: Path) -> str:
 TORCH_SIDE = re.compile(
     r"mdpose_edge\.(train|export|importers|checkpoint|runtimes\.torch_adapter"
     r"|families\.(backbone|hourglass|pretrained|same_padding)"
-    r"|families\.\w+\.(training|network|targets|loss|flow|underflow|blocks))(\.|$)"
+    r"|families\.\w+\.(training|network|targets|loss|flow|underflow|blocks|fitting))(\.|$)"
 )
 """What may import torch, by the name of the file: the contract `torch` in pyproject.toml says the same."""
 

@@ -22,7 +22,7 @@ from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.base import RuntimeAdapter
 from mdpose_edge.runtimes.registry import ENGINES, load_adapter, open_engine
 from mdpose_edge.spec import HeadSpec, InputSpec, ModelSpec
-from tests.artifacts import BOXES, NETWORKS, SIZE, Artifacts
+from tests.artifacts import BOXES, NETWORKS, SIZE, THRESHOLDS, Artifacts
 
 Heads = dict[str, NDArray[np.float32]]
 
@@ -233,7 +233,8 @@ def test_threads_that_no_cpu_has_are_refused(opened: Opened, threads: int) -> No
 
 def test_the_estimator_finds_the_same_people(opened: Opened, reference_poses: Callable[[str], list[Poses]]) -> None:
     expected = reference_poses(opened.case.family)
-    with PoseEstimator(opened.model, runtime=opened.case.engine, threads=1, threshold=0.5) as estimator:
+    threshold = THRESHOLDS.get(opened.case.family, 0.5)
+    with PoseEstimator(opened.model, runtime=opened.case.engine, threads=1, threshold=threshold) as estimator:
         assert estimator.engine == opened.case.engine
         found = estimator.batch(FRAMES)
     assert sum(map(len, expected)) > len(FRAMES)

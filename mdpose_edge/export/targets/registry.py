@@ -18,6 +18,7 @@ from mdpose_edge.calib.ranges import TensorRange, measure_ranges
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, METHODS
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.progress import Progress
+from mdpose_edge.common.side_files import SUFFIX, SideFiles, write_arrays
 from mdpose_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Job:
     """Called with (images done, images in all) while ranges are measured."""
     tensorrt: TensorRtTarget | None = None
     """Given where the target is for TensorRT: the device's version, and the Jetson if it is one."""
+    side: SideFiles = field(default_factory=dict)
+    """What the decoder reads beside the spec; they go into the bundle as they are."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def write_target(target: Target, job: Job, measured: Any) -> Written:
         job: what to write.
         measured: what `measure_target` found, for this job or one that differs in `Int8.keep_float` alone.
     """
+    for kind, arrays in job.side.items():
+        write_arrays(job.directory / f"{kind}{SUFFIX}", arrays)
     write: Callable[[Job, Any], Written] = import_module(target.module).write
     return write(job, measured)
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Kind = Literal["sample", "bank", "none"]
-"""sample: as above. bank: plain convolutions of dilations 1, 2 and 3, each weighed by a gate of the cell's; it follows
-scale alone, and NVDLA runs it. none: a plain convolution."""
-BANK = (1, 2, 3)
+"""sample: as above. bank: plain convolutions of dilations 0 to 2, each weighed by a gate of the cell's; it follows scale
+alone, and NVDLA runs it. none: a plain convolution."""
+BANK = (0, 1, 2)
+"""Dilations; 0 is a 1x1 convolution, and of 3 NVDLA refuses the padding."""
 MOVES = 6
 """Channels of (T - 1 | t), rows y and x: T_yy - 1, T_yx, t_y, T_xy, T_xx - 1, t_x. As mmpose stores them."""
 TAPS = 9
@@ -167,6 +168,8 @@ def transition(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def _plain(channels: int, groups: int, dilation: int) -> nn.Conv2d:
+    if not dilation:
+        return nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
     return nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=groups, bias=False)
 
 
