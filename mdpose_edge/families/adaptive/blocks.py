@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Kind = Literal["sample", "bank", "none"]
-"""sample: as above. bank: plain convolutions of dilations 0 to 2, each weighed by a gate of the cell's; it follows scale
-alone, and NVDLA runs it. none: a plain convolution."""
+"""sample: as above. bank: plain convolutions of dilations 0 to 2, each weighed by a gate of the cell's; it follows
+scale alone, and NVDLA runs it. none: a plain convolution."""
 BANK = (0, 1, 2)
 """Dilations; 0 is a 1x1 convolution, and of 3 NVDLA refuses the padding."""
 MOVES = 6
