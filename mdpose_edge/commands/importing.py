@@ -15,8 +15,11 @@ from mdpose_edge.errors import OutputError
 class SourceName(str, Enum):
     """Whose weights a file holds."""
 
-    mdpose = "mdpose"
+    dekr = "dekr"
+    hrnet_bottom_up = "hrnet-bottom-up"
+    mmpose_dekr = "mmpose-dekr"
     centernet_mdn = "centernet-mdn"
+    mdpose = "mdpose"
 
 
 def import_weights(
@@ -28,6 +31,9 @@ def import_weights(
     ] = None,
     width: Annotated[
         int | None, typer.Option(min=1, help="Of the input, px. Default: what the authors publish.")
+    ] = None,
+    scorer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="dekr, hrnet-bottom-up: the scoring net, published apart.")
     ] = None,
     force: Force = False,
 ) -> None:
@@ -41,9 +47,9 @@ def import_weights(
 
     if out.suffix != ".safetensors":
         raise OutputError("--out", expected="a name that ends in .safetensors", got=str(out), do="change it")
-    check_outputs({"--out": out}, [file], force=force)
-    imported = run(file, source.value, out, height=height, width=width)
-    typer.echo(f"{imported.tensors} tensors, each used once or more; not as in the authors' code:")
+    check_outputs({"--out": out}, [file, scorer], force=force)
+    imported = run(file, source.value, out, height=height, width=width, scorer=scorer)
+    typer.echo(f"{imported.tensors} tensors, none left over; not as in the authors' code:")
     for note in imported.notes:
         typer.echo(f"- {note}")
     typer.echo(str(imported.path))

@@ -41,14 +41,15 @@ class _Source:
     """See `plan.Source`."""
 
     title = "mixture dense regression (alivaramesh/MixtureDenseRegression)"
-    signature = "mdn_logits.0.1.weight"
+    signatures = ("mdn_logits.0.1.weight",)
+    takes_scorer = False
 
     def plan(self, found: Mapping[str, Stored], height: int | None, width: int | None, where: str) -> Plan:
         """See `plan.Source`."""
         if "hps.0.1.weight" not in found:
             expected, got = "a network of poses", "one of boxes, which has no hps"
             raise CheckpointError(where, expected=expected, got=got, do="give one that was trained for multi_pose")
-        components = channels_of(found, self.signature)
+        components = channels_of(found, self.signatures[0])
         heatmaps = "hm_hp.0.1.weight" in found
         network = {
             "backbone": BACKBONE,

@@ -51,7 +51,7 @@ def map_tensors(
         found: what the file holds.
         wanted: the network's own state, for names and shapes.
         rules: from one to the other.
-        unused: beginnings of their names that have no effect in their network either.
+        unused: beginnings of their names that are not the network's, or have no effect in theirs either.
         where: the file, for messages.
 
     Raises:
@@ -65,16 +65,24 @@ def map_tensors(
         if names and names[0].endswith(BOOKKEEPING):
             weights[name] = torch.zeros((), dtype=torch.int64)
             continue
-        weights[name] = rule.change(*(found[theirs].load() for theirs in names))
-        if weights[name].shape != wanted[name].shape:
-            expected = f"{names[0]} of a shape that becomes {tuple(wanted[name].shape)}"
-            got = str(found[names[0]].shape)
-            raise CheckpointError(where, expected=expected, got=got, do="give a file of one of the published sizes")
+        weights[name] = _made(rule, [found[theirs] for theirs in names], names[0], wanted[name], where)
     left = [name for name in found if name not in used and not name.startswith(tuple(unused))]
     if left:
         expected = "no tensor beside those of the network"
         raise CheckpointError(where, expected=expected, got=f"{len(left)} left over, the first {left[0]}", do=_DO)
     return weights
+
+
+def _made(rule: Rule, stored: Sequence[Stored], first: str, wanted: Tensor, where: str) -> Tensor:
+    """Return one of our tensors."""
+    try:
+        made: Tensor | None = rule.change(*(one.load() for one in stored))
+    except (RuntimeError, IndexError):  # torch's, over shapes that it cannot be made of
+        made = None
+    if made is None or made.shape != wanted.shape:
+        expected, got = f"{first} of a shape that becomes {tuple(wanted.shape)}", str(stored[0].shape)
+        raise CheckpointError(where, expected=expected, got=got, do="give a file of one of the published sizes")
+    return made.to(wanted.dtype)
 
 
 def _rule_of(name: str, rules: Sequence[Rule]) -> Rule:

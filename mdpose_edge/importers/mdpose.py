@@ -27,7 +27,8 @@ class _Source:
     """See `plan.Source`."""
 
     title = "MDPose (shawn615/mdpose)"
-    signature = f"{_NET}.stage_c3.0.conv1.weight"
+    signatures = (f"{_NET}.stage_c3.0.conv1.weight",)
+    takes_scorer = False
 
     def plan(self, found: Mapping[str, Stored], height: int | None, width: int | None, where: str) -> Plan:
         """See `plan.Source`."""

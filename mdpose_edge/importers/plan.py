@@ -23,6 +23,10 @@ class Plan:
     rules: Sequence[Rule]
     unused: Sequence[str] = ()
     """Beginnings of names of tensors without any effect in the authors' network."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Of the family, where they are not those of a model that is trained here."""
+    side: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Tensors beside the network's, by the kind that the family reads: our names to theirs."""
     notes: tuple[str, ...] = field(default=())
     """What is not as in the authors' code, or not in their file, each in a sentence."""
 
@@ -32,8 +36,10 @@ class Source(Protocol):
 
     title: str
     """Of the code."""
-    signature: str
-    """The name of a tensor that its checkpoints have, and no other's."""
+    signatures: tuple[str, ...]
+    """Names of tensors of which its checkpoints have one, and no others have any."""
+    takes_scorer: bool
+    """Whether a scoring net comes in a file of its own."""
 
     def plan(self, found: Mapping[str, Stored], height: int | None, width: int | None, where: str) -> Plan:
         """Say which network a file's tensors are of.

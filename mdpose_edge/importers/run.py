@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,13 @@ from mdpose_edge.importers.plan import Source
 from mdpose_edge.importers.pth import Stored, open_tensors
 from mdpose_edge.spec import ModelSpec
 
-SOURCES = {"mdpose": "mdpose", "centernet-mdn": "centernet_mdn"}
+SOURCES = {
+    "dekr": "dekr",
+    "hrnet-bottom-up": "hrnet_bottom_up",
+    "mmpose-dekr": "mmpose_dekr",
+    "centernet-mdn": "centernet_mdn",
+    "mdpose": "mdpose",
+}
 """By the word after --from: the module of each."""
 
 
@@ -48,7 +55,13 @@ def source_of(name: str) -> Source:
 
 
 def import_weights(
-    path: Path, source_name: str, out: Path, *, height: int | None = None, width: int | None = None
+    path: Path,
+    source_name: str,
+    out: Path,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    scorer: Path | None = None,
 ) -> Imported:
     """Write a checkpoint of the weights in a published file.
 
@@ -58,43 +71,70 @@ def import_weights(
         out: the checkpoint, replaced where it exists.
         height: of the input, px; None for the size that the authors publish.
         width: likewise.
+        scorer: the file of a scoring net, where the authors publish it apart.
 
     Raises:
-        CheckpointError: the file is damaged, holds code, or is not of this source; a tensor is missing or left over.
-        ConfigError: there is no such source, or its network does not take such an input.
+        CheckpointError: a file is damaged, holds code, or is not of this source; a tensor is missing or left over.
+        ConfigError: there is no such source, it has no scoring net apart, or no network for such an input.
     """
     source = source_of(source_name)
-    with open_tensors(path) as found:
-        spec, weights, notes = convert(found, source, height, width, str(path))
+    if scorer is not None and not source.takes_scorer:
+        got = f"one beside --from {source_name}"
+        raise ConfigError("--scorer", expected="a scoring net of dekr or hrnet-bottom-up", got=got, do="leave it out")
+    with ExitStack() as stack:
+        found = stack.enter_context(open_tensors(path))
+        if scorer is not None:
+            found |= {f"scorer.{name}": stored for name, stored in stack.enter_context(open_tensors(scorer)).items()}
+        converted = convert(found, source, height, width, str(path))
         count = len(found)
-    origin = {"from": source.title, "file": path.name, "sha256": file_sha256(path), "notes": list(notes)}
-    spec = replace(spec, provenance=replace(spec.provenance, imported=origin))
-    save_checkpoint(out, spec, weights)
-    return Imported(out, spec, count, notes)
+    origin = {
+        "from": source.title,
+        "file": path.name,
+        "sha256": file_sha256(path),
+        "scorer_sha256": None if scorer is None else file_sha256(scorer),
+        "notes": list(converted.notes),
+    }
+    spec = replace(converted.spec, provenance=replace(converted.spec.provenance, imported=origin))
+    save_checkpoint(out, spec, converted.weights, side=converted.side)
+    return Imported(out, spec, count, converted.notes)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a file's tensors became."""
+
+    spec: ModelSpec
+    weights: Mapping[str, Tensor]
+    side: Mapping[str, Mapping[str, Tensor]]
+    notes: tuple[str, ...]
 
 
 def convert(
     found: Mapping[str, Stored], source: Source, height: int | None, width: int | None, where: str
-) -> tuple[ModelSpec, dict[str, Tensor], tuple[str, ...]]:
-    """Return the spec and the weights of a file's tensors, and the notes.
+) -> Converted:
+    """Return the spec and the weights of a file's tensors.
 
     Raises:
         CheckpointError: they are not of this source; one is missing or left over.
         ConfigError: its network does not take such an input.
     """
-    if source.signature not in found:
+    if not any(name in found for name in source.signatures):
         raise _of_another(found, source, where)
     plan = source.plan(found, height, width, where)
     training = training_of(plan.family)
     spec = training.make_spec(training.network_config(**plan.network), plan.input, plan.keypoints)
+    spec = replace(spec, constants={**spec.constants, **plan.constants})
     with torch.device("meta"):  # names and shapes alone, whatever sizes the file claims
         network = training.network(spec)
-    return spec, map_tensors(found, network.state_dict(), plan.rules, unused=plan.unused, where=where), plan.notes
+    beside = [theirs for names in plan.side.values() for theirs in names.values()]
+    weights = map_tensors(found, network.state_dict(), plan.rules, unused=[*plan.unused, *beside], where=where)
+    side = {kind: {ours: found[theirs].load() for ours, theirs in names.items()} for kind, names in plan.side.items()}
+    return Converted(spec, weights, side, plan.notes)
 
 
 def _of_another(found: Mapping[str, Stored], source: Source, where: str) -> CheckpointError:
     """Say whose weights they are, where that is known."""
-    others = [name for name in SOURCES if source_of(name).signature in found]
+    others = [name for name in SOURCES if any(signature in found for signature in source_of(name).signatures)]
     first = next(iter(found))
     got = f"those of {source_of(others[0]).title}" if others else f"{len(found)} tensors of which the first is {first}"
     do = f"use --from {others[0]}" if others else f"choose one of --from {', '.join(SOURCES)}, if it is of these"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load  # noqa: E402
 
 from mdpose_edge.families.registry import training_of  # noqa: E402
 from mdpose_edge.importers.pth import Stored  # noqa: E402
-from mdpose_edge.importers.run import convert, source_of  # noqa: E402
-from mdpose_edge.spec import ModelSpec  # noqa: E402
+from mdpose_edge.importers.run import Converted, convert, source_of  # noqa: E402
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 
 
+@lru_cache
+def _golden(golden: str) -> dict[str, Any]:
+    packed = GOLDENS / f"{golden}.safetensors.gz"
+    return load(gzip.decompress(packed.read_bytes()) if packed.exists() else packed.with_suffix("").read_bytes())
+
+
 def weights_of(golden: str) -> dict[str, Any]:
     """Read the weights of a narrow instance, which goldens keep in half precision."""
-    tensors = load_file(GOLDENS / f"{golden}.safetensors")
+    tensors = _golden(golden)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
@@ -44,10 +49,10 @@ def published_names(golden: str) -> dict[str, Stored]:
     return {name: Stored(shape, partial(torch.empty, shape, device="meta")) for name, shape in shapes.items()}
 
 
-def check_published(golden: str, source_name: str) -> ModelSpec:
+def check_published(golden: str, source_name: str) -> Converted:
     """Convert the names of a published size, of which nothing is to be missing or left over."""
-    spec, weights, _ = convert(published_names(golden), source_of(source_name), None, None, "a.pth")
+    converted = convert(published_names(golden), source_of(source_name), None, None, "a.pth")
     with torch.device("meta"):
-        wanted = training_of(spec.family).network(spec).state_dict()
-    assert {name: tensor.shape for name, tensor in weights.items()} == {k: t.shape for k, t in wanted.items()}
-    return spec
+        wanted = training_of(converted.spec.family).network(converted.spec).state_dict()
+    assert {name: t.shape for name, t in converted.weights.items()} == {name: t.shape for name, t in wanted.items()}
+    return converted

@@ -56,7 +56,7 @@ def test_the_outputs_are_the_authors_but_for_half_a_cell(tmp_path: Path) -> None
 
 
 def test_nothing_of_the_published_size_is_missing_or_left_over() -> None:
-    spec = check_published(GOLDEN, "centernet-mdn")
+    spec = check_published(GOLDEN, "centernet-mdn").spec
     assert (spec.constants["components"], spec.network["head_channels"], spec.constants["heatmaps"]) == (3, 256, True)
 
 

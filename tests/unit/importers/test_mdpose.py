@@ -61,6 +61,6 @@ def test_the_outputs_are_the_authors(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_published_size_is_missing_or_left_over() -> None:
-    spec = check_published("mdpose_resnet50", "mdpose")
+    spec = check_published("mdpose_resnet50", "mdpose").spec
     assert (spec.network["backbone"], spec.network["channels"], spec.network["head_convs"]) == ("resnet50", 256, 8)
     assert (spec.input.height, spec.input.width) == (896, 896)

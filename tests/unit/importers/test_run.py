@@ -111,7 +111,7 @@ def without(names: str, **others: Any) -> Callable[[dict[str, Any]], dict[str, A
         ),
         pytest.param(
             lambda weights: {"conv1.weight": torch.zeros(1)},
-            "got 1 tensors of which the first is conv1.weight; choose one of --from mdpose, centernet-mdn",
+            "got 1 tensors of which the first is conv1.weight; choose one of --from dekr, hrnet-bottom-up",
             id="of no code",
         ),
     ],
@@ -151,5 +151,5 @@ def test_an_earlier_checkpoint_is_replaced(run: Run, published: Path, tmp_path: 
 
 
 def test_every_source_is_told_from_the_others_by_its_signature() -> None:
-    signatures = {name: source_of(name).signature for name in SOURCES}
-    assert len(set(signatures.values())) == len(SOURCES)
+    signatures = [signature for name in SOURCES for signature in source_of(name).signatures]
+    assert len(set(signatures)) == len(signatures) >= len(SOURCES) == 5
