@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdpose_edge.calib.layers import check_float_source, float_nodes, weighted_nodes
+from mdpose_edge.calib.layers import check_float_source, float_nodes, state_nodes, weighted_nodes
 from mdpose_edge.calib.qdq import QdqModel
 from mdpose_edge.calib.ranges import TensorRange
 from mdpose_edge.common.onnx_graph import OnnxGraph
@@ -63,7 +63,7 @@ def quantize_onnxruntime(
         activation_qType=quantization.QuantType.QUInt8,
         tensors_range=limits,
         nodes_to_quantize=[],
-        nodes_to_exclude=sorted(kept),
+        nodes_to_exclude=sorted(kept | {node.name for node in state_nodes(graph)}),
         op_types_to_quantize=list(OPERATORS),
         extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
     )

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.layers import check_float_source, float_nodes
+from mdpose_edge.calib.layers import check_float_source, float_nodes, state_nodes, tied_inputs, weighted_nodes
 from mdpose_edge.calib.openvino_float import convolutions, return_to_float
+from mdpose_edge.calib.openvino_tied import tie_ranges
 from mdpose_edge.calib.ranges import batches
 from mdpose_edge.calib.thresholds import check_method
 from mdpose_edge.common.onnx_graph import OnnxGraph
@@ -93,8 +94,15 @@ def quantize_openvino(
     float_nodes(graph, keep_float)
     plain = read_float_graph(graph.model)
     fuse_swish(plain)
-    narrow = {node.name for node in float_nodes(graph)}
-    return NncfGraph(_quantize(plain, narrow, method, calibration, progress), plain, graph)
+    quantized = _quantize(plain, graph, method, calibration, progress)
+    tie_ranges(quantized, _places(graph))
+    return NncfGraph(quantized, plain, graph)
+
+
+def _places(graph: OnnxGraph) -> list[list[str]]:
+    """Return the names of the convolutions that must share a range."""
+    weighted = weighted_nodes(graph)
+    return [[node.name for node in weighted if node.input[0] in names] for names in tied_inputs(graph)]
 
 
 def read_float_graph(model: onnx.ModelProto) -> openvino.Model:
@@ -143,13 +151,15 @@ def import_nncf() -> ModuleType:
 
 def _quantize(
     plain: openvino.Model,
-    keep_float: Collection[str],
+    source: OnnxGraph,
     method: str,
     calibration: CalibrationSet,
     progress: Progress | None,
 ) -> openvino.Model:
     nncf = import_nncf()
-    ignored = [node.get_friendly_name() for name, node in convolutions(plain).items() if name in keep_float]
+    narrow, state = ({node.name for node in nodes} for nodes in (float_nodes(source), state_nodes(source)))
+    ignored = [node.get_friendly_name() for name, node in convolutions(plain).items() if name in narrow]
+    ignored += [name for node in plain.get_ordered_ops() if (name := node.get_friendly_name()) in state - narrow]
     with _quiet(nncf):
         return nncf.quantize(
             plain,
@@ -160,6 +170,8 @@ def _quantize(
             ignored_scope=nncf.IgnoredScope(names=ignored),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 disable_channel_alignment=True,  # it would change weights that return_to_float takes from `plain`
+                # It corrects each call of a place by itself, so that they would be other layers.
+                disable_bias_correction=bool(tied_inputs(source)),
                 activations_range_estimator_params=_range_estimator(method),
             ),
         )

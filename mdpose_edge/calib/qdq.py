@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdpose_edge.calib.layers import check_float_source, float_nodes, main_branch, weighted_nodes
+from mdpose_edge.calib.layers import (
+    check_float_source,
+    float_nodes,
+    gate_sums,
+    main_branch,
+    tied_inputs,
+    weighted_nodes,
+)
 from mdpose_edge.calib.qdq_lint import check_qdq
 from mdpose_edge.calib.ranges import TensorRange
 from mdpose_edge.common.onnx_graph import OnnxGraph
@@ -33,7 +40,7 @@ class QdqModel:
     """Opset and interface of the float graph; weights float32 behind QuantizeLinear, as TensorRT 8 wants them."""
     scales: Mapping[str, float]
     """Symmetric scale amax / 127 of every activation tensor of the float graph by name, the input and those that stay
-    float included. Tensors that a Concat joins share one."""
+    float included. Tensors that a Concat joins share one, and so do those that one place is given in several calls."""
     quantized: tuple[str, ...]
     """Names of the weighted nodes in int8, in graph order."""
     kept_float: tuple[str, ...]
@@ -55,6 +62,7 @@ def quantize_qdq(graph: OnnxGraph, ranges: Mapping[str, TensorRange], keep_float
     onnx = require("onnx", extra="export", feature="INT8 graphs")
     check_float_source(graph)
     kept = {node.name for node in float_nodes(graph, keep_float)}
+    gates = gate_sums(graph)
     scales = _shared_scales(graph, {name: found.scale for name, found in ranges.items()})
     result = onnx.ModelProto()
     result.CopyFrom(graph.model)
@@ -63,7 +71,7 @@ def quantize_qdq(graph: OnnxGraph, ranges: Mapping[str, TensorRange], keep_float
         if node.op_type == "Conv" and node.name not in kept:
             writer.quantize_input(node, 0)
             writer.quantize_weight(node)
-        elif node.op_type == "Add":
+        elif node.op_type == "Add" and node.name not in gates:
             for index in _skip_inputs(graph, node, kept):
                 writer.quantize_input(node, index)
     writer.finish()
@@ -85,9 +93,11 @@ def _skip_inputs(graph: OnnxGraph, add: onnx.NodeProto, kept: Collection[str]) -
 
 
 def _shared_scales(graph: OnnxGraph, scales: Mapping[str, float]) -> dict[str, float]:
-    """Raise the scales around a Concat to their largest: with several, an engine has to requantize."""
-    concats = [node for node in graph.nodes if node.op_type == "Concat"]
-    return largest_by_group(scales, ((*node.input, *node.output) for node in concats))
+    """Raise scales that must be one to their largest: around a Concat, where an engine would have to requantize, and of
+    what one place of the network is given in several calls.
+    """
+    concats = [(*node.input, *node.output) for node in graph.nodes if node.op_type == "Concat"]
+    return largest_by_group(scales, (*concats, *tied_inputs(graph)))
 
 
 class _Writer:

@@ -5,12 +5,13 @@ A graph that breaks one may well run, at a fraction of the speed or with other n
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mdpose_edge.calib.layers import WEIGHTED, weighted_nodes
+from mdpose_edge.calib.layers import WEIGHTED, gate_sums, weighted_nodes
 from mdpose_edge.common.onnx_graph import QUANTIZE_OPERATORS, OnnxGraph
 from mdpose_edge.errors import ExportError
 
@@ -181,10 +182,11 @@ def _readers(view: _QdqView) -> _Findings:
 
 
 def _skip_only(view: _QdqView) -> _Findings:
+    gates = gate_sums(view)
     for add in view.nodes:
         if add.op_type != "Add" or any(name in view.constants for name in add.input):
             continue
-        main = _main_branch(view, add)
+        main = None if add.name in gates else _main_branch(view, add)
         wanted = set() if main is None else {1 - main}
         found = {i for i, name in enumerate(add.input) if view.origin(name) is not None}
         if main is not None and main in found:
@@ -204,6 +206,23 @@ def _common_scales(view: _QdqView) -> _Findings:
             known = {scale for scale in scales.values() if scale is not None}
             if len(known) > 1:
                 yield concat.name, f"scales {', '.join(f'{scale:.4g}' for scale in sorted(known))}"
+
+
+def _tied_scales(view: _QdqView) -> _Findings:
+    """Calls of one place share their weight and the shape of their input."""
+    calls: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for conv in weighted_nodes(view):
+        calls[view.origin(conv.input[1]) or conv.input[1]].append(conv)
+    for weight, convs in calls.items():
+        found: dict[tuple[int, ...], dict[float | None, str]] = defaultdict(dict)
+        for conv in convs if len(convs) > 1 else ():
+            origin = view.origin(conv.input[0])
+            scale = None if origin is None else view.scale_of(origin)
+            found[view.shapes[origin or conv.input[0]]].setdefault(scale, conv.name)
+        for scales in found.values():
+            if len(scales) > 1:
+                shown = ", ".join("float" if scale is None else f"{scale:.4g}" for scale in scales)
+                yield list(scales.values())[1], f"{weight} is given scales {shown}"
 
 
 def _float_outputs(view: _QdqView) -> _Findings:
@@ -255,6 +274,7 @@ RULES: dict[str, tuple[_Check, str]] = {
     "readers": (_readers, "DQ right before a convolution or a residual Add, never before an activation or a pool"),
     "skip-only": (_skip_only, "Q/DQ on the skip input of a residual Add, not on the convolution's branch"),
     "common-scales": (_common_scales, "one scale around a Concat"),
+    "tied-scales": (_tied_scales, "one scale for what one place of the network is given in several calls"),
     "float-outputs": (_float_outputs, "float head outputs"),
     "input-untouched": (_input_untouched, "nothing quantized between the uint8 input and the first convolution"),
 }

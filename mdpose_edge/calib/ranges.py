@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.dataset import CalibrationSet
-from mdpose_edge.calib.layers import check_float_source, float_nodes
+from mdpose_edge.calib.layers import check_float_source, float_nodes, tied_inputs
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD, check_method, find_threshold
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.common.optional import require
@@ -116,10 +116,14 @@ def measure_ranges(
 def collect_histograms(
     graph: OnnxGraph, calibration: CalibrationSet, *, progress: Progress | None = None
 ) -> dict[str, MagnitudeHistogram]:
-    """Return the histogram of every float activation; see `measure_ranges`. One pass serves every method."""
+    """Return the histogram of every float activation; see `measure_ranges`. One pass serves every method.
+
+    What one place of the network is given in several calls has one histogram, of all of them: see `layers.tied_inputs`.
+    """
     (input_name,) = graph.inputs
     batch = graph.shapes[input_name][0]
-    histograms: dict[str, MagnitudeHistogram] = {input_name: MagnitudeHistogram()}
+    histograms = {name: one for one, names in _tied_histograms(graph) for name in names}
+    histograms[input_name] = MagnitudeHistogram()
     run = observed_session(graph)
     done = 0
     for images in batches(calibration.inputs, batch):
@@ -133,6 +137,11 @@ def collect_histograms(
         if progress is not None:
             progress(done, len(calibration))
     return histograms
+
+
+def _tied_histograms(graph: OnnxGraph) -> Iterator[tuple[MagnitudeHistogram, tuple[str, ...]]]:
+    for names in tied_inputs(graph):
+        yield MagnitudeHistogram(), names
 
 
 def ranges_of(histograms: Mapping[str, MagnitudeHistogram], method: str) -> dict[str, TensorRange]:

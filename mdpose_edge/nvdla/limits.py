@@ -261,6 +261,13 @@ def _fits(layer: NodeContext) -> LayerSupport:
     return FITS
 
 
+def _gpu(reason: str) -> Callable[[NodeContext], LayerSupport]:
+    def rule(layer: NodeContext) -> LayerSupport:
+        return gpu(reason)
+
+    return rule
+
+
 def _unsure(reason: str) -> Callable[[NodeContext], LayerSupport]:
     def rule(layer: NodeContext) -> LayerSupport:
         return unsure(reason)
@@ -283,6 +290,7 @@ def _sampling(layer: NodeContext) -> LayerSupport:
     return gpu("NVDLA cannot sample at computed places: train the family adaptive with network.adaptive=bank or none")
 
 
+_REDUCTION = gpu("it takes the largest value of a whole map: NVDLA pools windows of 8 x 8 at most")
 _SHUFFLE = _unsure("a Shuffle layer: documented as restricted, not how; logs show it on the GPU")
 _PRODUCT = _unsure("native as a fully connected layer; for which shapes is not said")
 _ORIN = _unsure("on Orin alone, and for some shapes")
@@ -308,6 +316,7 @@ RULES: Mapping[str, Callable[[NodeContext], LayerSupport]] = {
     "Min": _minimum,
     "Mul": _elementwise,
     "PRelu": _fits,
+    "ReduceMax": _REDUCTION,
     "Relu": _fits,
     "Reshape": _SHUFFLE,
     "Resize": _resize,

@@ -172,6 +172,10 @@ def scales_apart_around_a_concat(model: onnx.ModelProto) -> None:
     set_constant(model, "joined_scale", constant(model, "joined_scale") * np.float32(2))
 
 
+def two_scales_for_one_weight(model: onnx.ModelProto) -> None:
+    node_named(model, "node_block2_conv1").input[1] = node_named(model, "node_block1_conv1").input[1]
+
+
 def int8_output(model: onnx.ModelProto) -> None:
     node_named(model, "node_mu").output[0] = "mu_raw"
     scales = add_constant(model, "mu_s", np.float32(0.1)), add_constant(model, "mu_z", np.int8(0))
@@ -213,6 +217,7 @@ PLANTED: list[tuple[str, Callable[[onnx.ModelProto], None], str]] = [
     ("skip-only", on_the_main_of_two_convolutions, "node_block1_add: Q/DQ on the branch of node_block1_conv2"),
     ("skip-only", none_on_the_skip, "node_block2_add: none on the skip input"),
     ("common-scales", scales_apart_around_a_concat, "node_joined: scales"),
+    ("tied-scales", two_scales_for_one_weight, "node_block2_conv1: block1_conv1.weight is given scales"),
     ("float-outputs", int8_output, "mu: DequantizeLinear mu_DQ"),
     ("input-untouched", int8_normalisation, "node_normalized_Q: Q/DQ before the first convolution's input"),
     ("input-untouched", a_pool_before_the_stem, "AveragePool before the first convolution"),
