@@ -23,6 +23,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "adaptive": {"neck": "pyramid", "channels": 16, "heat_channels": 8, "channels_per_keypoint": 2},
     "mixture_dense": {"channels": 16, "head_channels": 16, "components": 2},
     "das": {"channels": 16, "head_convs": 2},
+    "recurrent": {"channels": 16, "hidden": 16, "layers": 2, "people": 2},
     "mixture_dense_boxes": {"channels": 16, "head_channels": 16, "components": 2, "heatmaps": False},
 }
 """The options of a tiny network of each family, its backbone aside."""
@@ -79,6 +80,9 @@ def write_random_checkpoint(
                 module.bias.normal_(0.0, 0.3)
         for lateral in network.pyramid.lateral:
             lateral.weight.mul_(weight_factor)
+        if family == "recurrent":  # else every state is full, and all steps' logits are alike
+            network.decoder.from_features.weight.mul_(0.1)
+            network.decoder.heat.weight.mul_(3.0)
     save_checkpoint(path, spec, network.state_dict())
     return path
 

@@ -24,6 +24,7 @@ FAMILIES = {
     "mixture_dense": "mdpose_edge.families.mixture_dense",
     "adaptive": "mdpose_edge.families.adaptive",
     "das": "mdpose_edge.families.das",
+    "recurrent": "mdpose_edge.families.recurrent",
 }
 """By `ModelSpec.family`: the package of each family."""
 
