@@ -55,7 +55,8 @@ def prior(oks_sigmas: Sequence[float], kinds: int = 1) -> SigmaTable:
 def sizes_of(keypoints_xy: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the size of people (N,), the square root of the area of the box around their keypoints (N, K, 2)."""
     sides = np.maximum(keypoints_xy.max(axis=1) - keypoints_xy.min(axis=1), SMALLEST_SIZE)
-    return np.sqrt(sides.prod(axis=1)).astype(np.float32)
+    sizes: NDArray[np.float32] = np.sqrt(sides.prod(axis=1)).astype(np.float32)
+    return sizes
 
 
 def sigma_of(

@@ -290,7 +290,10 @@ def _sampling(layer: NodeContext) -> LayerSupport:
     return gpu("NVDLA cannot sample at computed places: train the family adaptive with network.adaptive=bank or none")
 
 
-_REDUCTION = gpu("it takes the largest value of a whole map: NVDLA pools windows of 8 x 8 at most")
+def _reduction(layer: NodeContext) -> LayerSupport:
+    return gpu("it takes the largest value of a whole map: NVDLA pools windows of 8 x 8 at most")
+
+
 _SHUFFLE = _unsure("a Shuffle layer: documented as restricted, not how; logs show it on the GPU")
 _PRODUCT = _unsure("native as a fully connected layer; for which shapes is not said")
 _ORIN = _unsure("on Orin alone, and for some shapes")
@@ -316,7 +319,7 @@ RULES: Mapping[str, Callable[[NodeContext], LayerSupport]] = {
     "Min": _minimum,
     "Mul": _elementwise,
     "PRelu": _fits,
-    "ReduceMax": _REDUCTION,
+    "ReduceMax": _reduction,
     "Relu": _fits,
     "Reshape": _SHUFFLE,
     "Resize": _resize,

@@ -197,7 +197,8 @@ def _warped_camera(camera: Camera | None, view: View) -> Matrix:
     if camera is None:
         return np.full((3, 3), np.nan)
     intrinsic = np.array([[camera.fx, 0.0, camera.cx], [0.0, camera.fy, camera.cy], [0.0, 0.0, 1.0]])
-    return view.matrix @ intrinsic
+    to_view: Matrix = view.matrix @ intrinsic
+    return to_view
 
 
 def clipped_centers(boxes_xywh: NDArray[np.floating], view: View, input_spec: InputSpec) -> NDArray[np.float64]:

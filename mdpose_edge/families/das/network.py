@@ -156,7 +156,7 @@ class DASNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Run the network; see `head_tensors`."""
-        flows = {name: dict(flow.named_parameters()) for name, flow in self.flows.items()}
+        flows: dict[str, dict[str, Tensor]] = {name: dict(flow.named_parameters()) for name, flow in self.flows.items()}
         return Outputs(self.head_tensors(images), flows, self.state)
 
 

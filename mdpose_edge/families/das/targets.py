@@ -82,7 +82,7 @@ def encode_people(people: People, spec: ModelSpec, center: Center = "root") -> d
 def _known(people: People, constants: Constants, center: Center) -> _Known:
     joints, known = people.keypoints_xy.astype(np.float64), people.labelled.copy()
     root = list(constants.root)
-    rooted = known[:, root].all(axis=1)
+    rooted: NDArray[np.bool_] = np.logical_and.reduce(known[:, root], axis=1)
     roots = np.where(rooted[:, None], joints[:, root].mean(axis=1), np.nan)
     count = len(joints)
     solid, depth, dz = np.zeros(count, np.bool_), np.zeros(count), np.zeros(joints.shape[:2])
@@ -154,5 +154,6 @@ def _cells(spec: ModelSpec, constants: Constants) -> tuple[NDArray[np.float64], 
 def _inside(points: NDArray[np.float64], boxes_xyxy: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Say which points lie in one of the boxes."""
     low, high = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
-    inside: NDArray[np.bool_] = ((points >= low) & (points < high)).all(axis=2).any(axis=0)
+    within: NDArray[np.bool_] = np.logical_and.reduce((points >= low) & (points < high), axis=2)
+    inside: NDArray[np.bool_] = np.logical_or.reduce(within, axis=0)
     return inside
