@@ -26,8 +26,8 @@ from tests.campaign.goods import COMMANDS, Command, new_goods
 from tests.campaign.values import Values, values_of
 
 Words = list[str]
-DIGESTS = ("sha256", "digest", "bytes")
-"""What a value's name has where it tells of the very bytes of an input."""
+DIGESTS = ("sha256", "digest", "bytes", ".files.")
+"""What a value's place has where it tells of the very bytes of an input."""
 MOST_RUNS = 6
 """On the same inputs, to see whether a value that a change seems to have changed varies by itself."""
 
