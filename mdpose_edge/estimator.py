@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.closing import Closing
+from mdpose_edge.errors import ConfigError
+from mdpose_edge.families.alternatives import Alternatives, AlternativesDecoder
 from mdpose_edge.families.registry import make_decoder
 from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, check_frame, preprocess
 from mdpose_edge.runtimes.registry import open_engine, read_side
 from mdpose_edge.spec import DecodeSpec, ModelSpec
+
+T = TypeVar("T")
 
 
 class PoseEstimator(Closing):
@@ -86,7 +91,7 @@ class PoseEstimator(Closing):
             InputError: not a frame, or one of unusable size.
             EngineError: the engine failed, or the estimator was closed.
         """
-        (poses,) = self._estimate([frame_bgr])
+        (poses,) = self._estimate([frame_bgr], self._decode)
         return poses
 
     def batch(self, frames_bgr: Sequence[NDArray[np.uint8]]) -> list[Poses]:
@@ -105,7 +110,28 @@ class PoseEstimator(Closing):
             check_frame(frame, f"frame {i}")
         size = len(self._images)
         chunks = (frames_bgr[i : i + size] for i in range(0, len(frames_bgr), size))
-        return [poses for chunk in chunks for poses in self._estimate(chunk)]
+        return [poses for chunk in chunks for poses in self._estimate(chunk, self._decode)]
+
+    def alternatives(self, frame_bgr: NDArray[np.uint8]) -> Alternatives:
+        """Find what a model of mixtures passes over: all that its components say of whom a call finds in this frame.
+
+        Args:
+            frame_bgr: as for a call.
+
+        Returns:
+            The components' poses and weights, in the order of the call's poses.
+
+        Raises:
+            ConfigError: the model says one thing of each pose.
+            InputError, EngineError: as for a call.
+        """
+        decoder = self._decode
+        if not isinstance(decoder, AlternativesDecoder):
+            do = "take the poses as they are"
+            expected, got = "a model whose components give alternatives", f"one of {self._spec.family}"
+            raise ConfigError("alternatives", expected=expected, got=got, do=do)
+        (found,) = self._estimate([frame_bgr], decoder.alternatives)
+        return found
 
     def make_images(self) -> NDArray[np.uint8]:
         """Make a buffer for the engine's input: (batch, H, W, 3) uint8, zeros."""
@@ -169,10 +195,10 @@ class PoseEstimator(Closing):
         """Release the engine; calling it twice is harmless."""
         self._adapter.close()
 
-    def _estimate(self, frames: Sequence[NDArray[np.uint8]]) -> list[Poses]:
+    def _estimate(self, frames: Sequence[NDArray[np.uint8]], decode: Callable[..., T]) -> list[T]:
         """Run at most a batch; slots without a frame keep an older image, whose outputs nobody reads."""
         size = self._spec.input
         with self._turn:  # the images, and the engine's tensors until they are decoded
             geometries = [preprocess(frame, size, out=self._images[i])[1] for i, frame in enumerate(frames)]
             heads = self._adapter.infer(self._images)
-            return [self._decode(heads, geometry, i) for i, geometry in enumerate(geometries)]
+            return [decode(heads, geometry, i) for i, geometry in enumerate(geometries)]

@@ -100,9 +100,10 @@ class TrainingImages(Dataset["Example | MdposeError"]):
         trainable = _per_image(_trainable(data.keypoints, data.iscrowd), data)
         self.indices = np.flatnonzero(_images_to_take(data, trainable, negatives=config.negatives, counts=self.counts))
         if not trainable[self.indices].any():
-            what, kind = ("keypoints", "a keypoint") if spec.keypoints.names else ("boxes", "an instances")
-            do = f"give {kind} annotation file"
-            raise DataError(str(data.annotation_file), expected=f"images with annotated {what}", got="none", do=do)
+            expected, do = "images with annotated keypoints", "give a keypoint annotation file"
+            if not spec.keypoints.names:
+                expected, do = "images with annotated boxes", "give an instances annotation file"
+            raise DataError(str(data.annotation_file), expected=expected, got="none", do=do)
 
     def __len__(self) -> int:
         return len(self.indices)

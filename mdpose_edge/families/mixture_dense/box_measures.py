@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.families.alternatives import Alternatives
 from mdpose_edge.families.base import Heads
 from mdpose_edge.families.measure import Finding, Measured, Observation, ObservedImage, Pair, Truth, same_cells
 from mdpose_edge.families.mixture import mixture_divergence
-from mdpose_edge.families.mixture_dense.boxes import BoxAlternatives, BoxDecoder
+from mdpose_edge.families.mixture_dense.boxes import BoxDecoder
 from mdpose_edge.families.mixture_measures import GROUP, LIMITS, NO_MIXTURE, judge_divergence
 from mdpose_edge.families.registry import evaluation_options
 from mdpose_edge.geometry import FrameGeometry
@@ -68,7 +69,7 @@ def judge_sizes(nll: NDArray[np.float64], limit: float) -> Finding:
     return Finding("nll", GROUP, label, "nats per box", *pair, pair.change, pair.change, limit, note)
 
 
-def size_nll(said: BoxAlternatives, truth: Truth) -> NDArray[np.float64]:
+def size_nll(said: Alternatives, truth: Truth) -> NDArray[np.float64]:
     """Return the negative log-likelihood of (width, height) of each annotated box, in the cell that found it.
 
     A box is found by the best-scored prediction of its class that overlaps it by an IoU of 0.5; NaN where none does.
@@ -82,19 +83,19 @@ def size_nll(said: BoxAlternatives, truth: Truth) -> NDArray[np.float64]:
     """
     assert truth.boxes_xyxy is not None and truth.classes is not None
     nll = np.full(len(truth.boxes_xyxy), np.nan)
-    rows, spoke = np.arange(len(said.scores)), said.weights.argmax(axis=1)
-    boxes = said.boxes_xyxy[rows, spoke].astype(np.float64)
+    corners = np.stack([poses.boxes_xyxy for poses in said.poses], axis=1).astype(np.float64)
+    boxes, classes = corners[np.arange(len(corners)), said.spoke], said.poses[0].classes
     for number, (box, kind) in enumerate(zip(truth.boxes_xyxy.astype(np.float64), truth.classes, strict=True)):
-        fits = np.flatnonzero((said.classes == kind) & (_iou(boxes, box) >= SAME_IOU))
+        fits = np.flatnonzero((classes is None or classes == kind) & (_iou(boxes, box) >= SAME_IOU))
         if len(fits):
-            nll[number] = _mixture_nll(said, int(fits[0]), box[2:] - box[:2])
+            nll[number] = _mixture_nll(said, corners, int(fits[0]), box[2:] - box[:2])
     return nll
 
 
-def _mixture_nll(said: BoxAlternatives, row: int, size: NDArray[np.float64]) -> float:
-    corners = said.boxes_xyxy[row].astype(np.float64)
+def _mixture_nll(said: Alternatives, corners: NDArray[np.float64], row: int, size: NDArray[np.float64]) -> float:
+    assert said.sigma_wh is not None
     sigma = said.sigma_wh[row].astype(np.float64)
-    distance = (size - (corners[:, 2:] - corners[:, :2])) / sigma
+    distance = (size - (corners[row, :, 2:] - corners[row, :, :2])) / sigma
     density = -0.5 * np.square(distance) - np.log(sigma) - 0.5 * np.log(2 * np.pi)
     with np.errstate(divide="ignore"):  # a weight may round to 0
         joint = np.log(said.weights[row].astype(np.float64)) + density.sum(axis=1)

@@ -5,12 +5,11 @@ A peak of a class's centre map is an instance; the component of the largest weig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import SpecError
+from mdpose_edge.families.alternatives import Alternatives
 from mdpose_edge.families.base import Heads
 from mdpose_edge.families.mixture import PoseMixture
 from mdpose_edge.families.mixture_dense.heads import components_of, constants_of
@@ -21,26 +20,6 @@ from mdpose_edge.families.scores import logit_cut, sigmoid
 from mdpose_edge.geometry import FrameGeometry
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import DecodeSpec, ModelSpec
-
-
-@dataclass(frozen=True)
-class BoxAlternatives:
-    """What all components say of N boxes, in pixels of the frame, best score first."""
-
-    scores: NDArray[np.float32]
-    """(N,)"""
-    classes: NDArray[np.int64]
-    """(N,) indices into `ModelSpec.classes`."""
-    weights: NDArray[np.float32]
-    """(N, M), which sum to 1 over M; the largest is the component that spoke."""
-    boxes_xyxy: NDArray[np.float32]
-    """(N, M, 4)"""
-    sigma_wh: NDArray[np.float32]
-    """(N, M, 2): standard deviations of width and height."""
-
-    def likely(self, least_weight: float = 0.2) -> NDArray[np.bool_]:
-        """Return (N, M): which components have more than a weight, such as another size of the box."""
-        return np.asarray(self.weights > least_weight)
 
 
 class BoxDecoder:
@@ -65,32 +44,20 @@ class BoxDecoder:
         """Decode one image of a batch: see `Decoder`."""
         found = self._peaks(heads, index, self._cut)
         boxes = self._maps.boxes(heads, index, found.cells, self._spoken(heads, index, found.cells))
-        found, boxes = self._kept(found, boxes)
-        count = len(found.cells)
-        return Poses(
-            np.zeros((count, 0, 2), np.float32),
-            sigmoid(found.logits),
-            np.zeros((count, 0, 2), np.float32),
-            np.ascontiguousarray(geometry.to_frame(boxes.transpose(2, 0, 1)).reshape(-1, 4)),
-            found.maps.astype(np.int64) if self._num_classes > 1 else None,
-        )
+        return self._poses(*self._kept(found, boxes), geometry)
 
-    def alternatives(self, heads: Heads, geometry: FrameGeometry, index: int = 0) -> BoxAlternatives:
-        """Return what every component says of the boxes of one image, before NMS.
-
-        Raises:
-            EngineError: as for decoding.
-        """
+    def alternatives(self, heads: Heads, geometry: FrameGeometry, index: int = 0) -> Alternatives:
+        """Return what every component says of the boxes of one image: see `AlternativesDecoder`."""
         found = self._peaks(heads, index, self._cut)
+        boxes = self._maps.boxes(heads, index, found.cells, self._spoken(heads, index, found.cells))
+        found, _ = self._kept(found, boxes)
         numbers = components_of(self._constants)
         sizes = [self._maps.take(heads, f"mu_{number}", index, found.cells) for number in numbers]
-        boxes = np.stack([self._maps.boxes(heads, index, found.cells, size) for size in sizes])
         sigma = np.stack([self._maps.spread(heads, number, index, found.cells) * PX for number in numbers])
-        return BoxAlternatives(
-            sigmoid(found.logits),
-            found.maps.astype(np.int64),
-            np.exp(self._maps.log_weights(heads, index, found.cells)).astype(np.float32).T,
-            geometry.to_frame(boxes.transpose(3, 0, 1, 2)).reshape(-1, len(numbers), 4),
+        weights = np.exp(self._maps.log_weights(heads, index, found.cells)).astype(np.float32)
+        return Alternatives(
+            weights.T,
+            tuple(self._poses(found, self._maps.boxes(heads, index, found.cells, size), geometry) for size in sizes),
             geometry.lengths_to_frame(sigma.transpose(2, 0, 1)),
         )
 
@@ -108,6 +75,16 @@ class BoxDecoder:
         sigma = np.concatenate([self._maps.spread(heads, n, index, found.cells).T for n in numbers])
         lengths = [geometry.lengths_to_frame((values * PX)[:, None]) for values in (sizes, sigma)]
         return PoseMixture(log_scores.reshape(-1), lengths[0], lengths[1], "gaussian")
+
+    def _poses(self, found: Peaks, boxes: NDArray[np.float32], geometry: FrameGeometry) -> Poses:
+        count = len(found.cells)
+        return Poses(
+            np.zeros((count, 0, 2), np.float32),
+            sigmoid(found.logits),
+            np.zeros((count, 0, 2), np.float32),
+            np.ascontiguousarray(geometry.to_frame(boxes.transpose(2, 0, 1)).reshape(-1, 4)),
+            found.maps.astype(np.int64) if self._num_classes > 1 else None,
+        )
 
     def _peaks(self, heads: Heads, index: int, cut: np.float32) -> Peaks:
         """Return the peaks of all classes' centre maps above a cut, best first, at most `pre_nms`."""

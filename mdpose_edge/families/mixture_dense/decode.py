@@ -6,11 +6,10 @@ than the mixture's mean (the paper). Work is done for peaks above the score thre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.families.alternatives import Alternatives
 from mdpose_edge.families.base import Heads
 from mdpose_edge.families.mixture import PoseMixture
 from mdpose_edge.families.mixture_dense.boxes import BoxDecoder
@@ -34,24 +33,6 @@ EVALUATION = DecodeSpec(score_threshold=1e-3, nms_threshold=1.0, max_poses=20)
 of an image and no more."""
 BOX_EVALUATION = DecodeSpec(score_threshold=1e-3, nms_threshold=1.0, max_poses=100)
 """Of boxes COCO's protocol counts the best 100 of an image."""
-
-
-@dataclass(frozen=True)
-class Alternatives:
-    """What all components say of N people, in pixels of the frame, best score first; refined by no heat map."""
-
-    scores: NDArray[np.float32]
-    """(N,)"""
-    weights: NDArray[np.float32]
-    """(N, M), which sum to 1 over M; the largest is the component that spoke."""
-    keypoints_xy: NDArray[np.float32]
-    """(N, M, K, 2)"""
-    sigma_xy: NDArray[np.float32]
-    """(N, M, K, 2): standard deviations."""
-
-    def likely(self, least_weight: float = 0.2) -> NDArray[np.bool_]:
-        """Return (N, M): which components have more than a weight, such as a second view of a person."""
-        return np.asarray(self.weights > least_weight)
 
 
 class MixtureDenseDecoder:
@@ -88,20 +69,24 @@ class MixtureDenseDecoder:
         )
 
     def alternatives(self, heads: Heads, geometry: FrameGeometry, index: int = 0) -> Alternatives:
-        """Return what every component says of the people of one image, before NMS.
-
-        Raises:
-            EngineError: as for decoding.
-        """
+        """Return what every component says of the people of one image: see `AlternativesDecoder`."""
         people = self._people(heads, index, self._cut)
-        said = [self._component(heads, index, number, people.cells) for number in components_of(self._constants)]
-        keypoints, sigma = (np.stack([_by_pose(values) for values in kind], axis=1) for kind in zip(*said, strict=True))
-        return Alternatives(
-            sigmoid(people.logits),
-            np.exp(self._maps.log_weights(heads, index, people.cells)).astype(np.float32).T,
-            geometry.to_frame(keypoints),
-            geometry.lengths_to_frame(sigma),
-        )
+        boxes = self._boxes(heads, index, people.cells)
+        kept = self._suppress(self._spoken(heads, index, people.cells)[0], boxes)
+        people, scores = people.take(kept), sigmoid(people.logits[kept])
+        corners = geometry.to_frame(boxes[..., kept].transpose(2, 0, 1)).reshape(-1, 4)
+        said = (self._component(heads, index, number, people.cells) for number in components_of(self._constants))
+        weights = np.exp(self._maps.log_weights(heads, index, people.cells)).astype(np.float32)
+        poses = [
+            Poses(
+                np.ascontiguousarray(geometry.to_frame(_by_pose(keypoints))),
+                scores,
+                np.ascontiguousarray(geometry.lengths_to_frame(_by_pose(sigma))),
+                corners,
+            )
+            for keypoints, sigma in said
+        ]
+        return Alternatives(weights.T, tuple(poses))
 
     def mixture(self, heads: Heads, geometry: FrameGeometry, index: int = 0, like: Heads | None = None) -> PoseMixture:
         """Return the components at the peaks of the centre map, likely or not: see `MixtureDecoder`.

@@ -101,9 +101,11 @@ def test_boxes_are_the_authors() -> None:
     first, spoke = np.arange(len(rows)), said.weights[: len(rows)].argmax(axis=1)
     np.testing.assert_array_equal(spoke, rows[:, 6])
     np.testing.assert_allclose(said.weights[first, spoke], rows[:, 11], atol=1e-5)
+    assert said.sigma_wh is not None and len(said.weights) == len(rows)
     np.testing.assert_allclose(said.sigma_wh[first, spoke], rows[:, 7:9], rtol=1e-5)
-    np.testing.assert_allclose(said.boxes_xyxy[first, spoke], poses.boxes_xyxy, atol=1e-4)
-    np.testing.assert_array_equal(said.classes[: len(rows)], poses.classes)
+    boxes = np.stack([one.boxes_xyxy for one in said.poses], axis=1)
+    np.testing.assert_array_equal(boxes[first, spoke], poses.boxes_xyxy)
+    assert all(np.array_equal(one.classes, poses.classes) for one in said.poses)  # type: ignore[arg-type]
     assert said.likely(0.2).any(axis=1).all()
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mdpose_edge.errors import EngineError, SpecError
+from mdpose_edge.families.alternatives import AlternativesDecoder
 from mdpose_edge.families.mixture_dense.decode import MixtureDenseDecoder
 from mdpose_edge.families.mixture_dense.heads import Constants, mixture_dense_spec
 from mdpose_edge.families.registry import make_decoder
@@ -215,12 +216,12 @@ def test_alternatives_hold_what_every_component_says() -> None:
     decoder = MixtureDenseDecoder(spec, spec.decode)
     poses, said = decoder(heads, STRETCH), decoder.alternatives(heads, STRETCH)
     assert len(poses) > 3
-    spoke = said.weights.argmax(axis=1)
-    assert set(spoke) == {0, 1, 2}
+    spoke = said.spoke
+    assert isinstance(decoder, AlternativesDecoder) and set(spoke) == {0, 1, 2}
     people = np.arange(len(poses))
-    np.testing.assert_array_equal(poses.scores, said.scores)
-    np.testing.assert_array_equal(poses.keypoints_xy, said.keypoints_xy[people, spoke])
-    np.testing.assert_array_equal(poses.sigma_xy, said.sigma_xy[people, spoke])
+    for field in ("scores", "keypoints_xy", "sigma_xy", "boxes_xyxy"):
+        whole = np.stack([getattr(one, field) for one in said.poses], axis=1)
+        np.testing.assert_array_equal(getattr(poses, field), whole[people, spoke], err_msg=field)
     np.testing.assert_allclose(said.weights.sum(axis=1), 1.0, atol=1e-6)
     assert said.likely(0.2)[people, spoke].all() and not said.likely(0.2).all()
 
@@ -242,12 +243,12 @@ def test_the_mixture_is_what_all_components_say_at_peaks() -> None:
     spec = make_spec(32, 64, components=2, heatmaps=False)
     heads = random_heads(spec, 3)
     mixture = MixtureDenseDecoder(spec, spec.decode).mixture(heads, LETTERBOX)
-    said = MixtureDenseDecoder(spec, DecodeSpec(score_threshold=0.0)).alternatives(heads, LETTERBOX)
-    assert mixture.law == "gaussian" and 10 < len(said.scores) < 60
-    joint = (said.scores[:, None] * said.weights).T
+    said = MixtureDenseDecoder(spec, DecodeSpec(score_threshold=0.0, nms_threshold=1.0)).alternatives(heads, LETTERBOX)
+    assert mixture.law == "gaussian" and 10 < len(said.weights) < 60
+    joint = (said.poses[0].scores[:, None] * said.weights).T
     np.testing.assert_allclose(np.exp(mixture.log_scores), joint.ravel(), rtol=1e-5)
-    np.testing.assert_array_equal(mixture.keypoints_xy, np.concatenate(list(said.keypoints_xy.transpose(1, 0, 2, 3))))
-    np.testing.assert_array_equal(mixture.scales_xy, np.concatenate(list(said.sigma_xy.transpose(1, 0, 2, 3))))
+    np.testing.assert_array_equal(mixture.keypoints_xy, np.concatenate([one.keypoints_xy for one in said.poses]))
+    np.testing.assert_array_equal(mixture.scales_xy, np.concatenate([one.sigma_xy for one in said.poses]))
 
 
 def test_two_artifacts_are_compared_at_the_peaks_of_one() -> None:
