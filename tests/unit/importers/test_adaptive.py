@@ -146,3 +146,23 @@ def test_another_network_is_refused(tmp_path: Path, layer: str, shape: tuple[int
     path = save_published(tmp_path / "a.pth", weights_of("dekr") | {layer: torch.zeros(shape)})
     with pytest.raises(CheckpointError, match=sentence):
         import_weights(path, "dekr", tmp_path / "model.safetensors", **SIZE)
+
+
+def test_it_is_exported_and_run_with_its_scoring_net(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    from mdpose_edge.estimator import PoseEstimator
+    from mdpose_edge.export.bundle import export_checkpoint
+    from mdpose_edge.export.options import ExportOptions
+
+    net = scoring_net() | {"l3.weight": torch.full((1, 16), 1e-3), "l3.bias": torch.tensor([0.5])}
+    path, scorer = save_published(tmp_path / "a.pth", weights_of("dekr")), save_published(tmp_path / "b.pth", net)
+    imported = import_weights(path, "dekr", tmp_path / "model.safetensors", scorer=scorer, **SIZE)
+    bundle = export_checkpoint(imported.path, tmp_path / "bundle", ExportOptions("onnx")).path
+    frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    found = []
+    for model in (imported.path, bundle):
+        with PoseEstimator(model, threads=1, threshold=1e-4) as estimator:
+            found.append(estimator(frame))
+    assert len(found[0].scores) == len(found[1].scores) > 0
+    np.testing.assert_allclose(found[1].keypoints_xy, found[0].keypoints_xy, atol=0.5)
