@@ -29,7 +29,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 """The options of a tiny network of each family, its backbone aside."""
 BOXES = {"mixture_dense_boxes": ("mixture_dense", ("person", "box", "ball"))}
 """Networks of boxes, by a name of their own: the family and the classes."""
-THRESHOLDS = {"adaptive": 0.3}
+THRESHOLDS = {"adaptive": 0.3, "das": 0.2}
 """Scores above which a random network finds some people in a frame; of other families 0.5."""
 
 

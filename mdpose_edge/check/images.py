@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.datasets.images import decode_annotated, decode_image, list_images, read_image_bytes
 from mdpose_edge.datasets.layout import is_dataset
 from mdpose_edge.datasets.readers import open_split
+from mdpose_edge.datasets.three_d import camera_at
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.spec import ModelSpec
 
@@ -30,6 +32,8 @@ class CheckImage:
     """COCO's, or None without annotations."""
     stated_wh: tuple[int, int] | None = None
     """As the annotations state it."""
+    camera: Camera | None = None
+    """What the image was taken with, where the annotations say."""
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -71,7 +75,8 @@ class CheckImages:
             stated_wh = None if stated is None else (stated[0], stated[1])
             return CheckImage(self.names[index], self.read(index), None, stated_wh)
         image = self.split.images[index]
-        return CheckImage(self.names[index], self.read(index), image.id, image.wh)
+        camera = camera_at(self.split.cameras, index)
+        return CheckImage(self.names[index], self.read(index), image.id, image.wh, camera)
 
 
 def images_of(

@@ -161,7 +161,8 @@ def _truth(images: CheckImages, index: int, image: CheckImage) -> Truth | None:
     if people.classes is not None:
         return _box_truth(image.image_id, people, people.classes)
     labelled = (people.keypoints[..., 2] > 0) & ~people.iscrowd[:, None]
-    return Truth(image.image_id, people.keypoints[..., :2], labelled, people.areas)
+    joints = people.keypoints_3d
+    return Truth(image.image_id, people.keypoints[..., :2], labelled, people.areas, keypoints_3d=joints)
 
 
 def _box_truth(image_id: int, boxes: Persons, classes: NDArray[np.int64]) -> Truth:

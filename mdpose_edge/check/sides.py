@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -122,7 +123,8 @@ class Artifact:
     def _run(self, images: Sequence[CheckImage]) -> list[tuple[Heads, FrameGeometry]]:
         """Run at most a batch; slots without a image keep an older image, whose outputs nobody reads."""
         size = self.spec.input
-        geometries = [preprocess(image.pixels, size, out=self._images[i])[1] for i, image in enumerate(images)]
+        placed = [preprocess(image.pixels, size, out=self._images[i])[1] for i, image in enumerate(images)]
+        geometries = [replace(one, camera=image.camera) for one, image in zip(placed, images, strict=True)]
         outputs = self._adapter.infer(self._images)  # valid until the next call, hence the copies
         return [({n: t[i].copy() for n, t in outputs.items()}, geometry) for i, geometry in enumerate(geometries)]
 
@@ -148,4 +150,4 @@ class RecordedArtifact:
 
     def _geometry(self, image: CheckImage) -> FrameGeometry:
         height, width = image.pixels.shape[:2]
-        return frame_geometry((width, height), self.spec.input)
+        return replace(frame_geometry((width, height), self.spec.input), camera=image.camera)

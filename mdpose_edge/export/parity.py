@@ -175,7 +175,9 @@ def _largest_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> d
 
 
 def _spread_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
-    spread, error = float(expected.std()), float(np.sqrt(np.square(got - expected).mean()))
+    # A tensor of one value has no spread: its magnitude stands in.
+    spread = float(expected.std() or np.abs(expected).max()) or float(np.finfo(np.float32).tiny)
+    error = float(np.sqrt(np.square(got - expected).mean()))
     return {"spread": spread, "rms_error": error, "relative_error": error / spread}
 
 

@@ -111,6 +111,8 @@ class Truth:
     """(N, 4) px, where there are boxes in place of keypoints; crowds are left out."""
     classes: NDArray[np.int64] | None = None
     """(N,) indices into `ModelSpec.classes`, of these boxes."""
+    keypoints_3d: NDArray[np.floating] | None = None
+    """(N, K, 3) m in the camera's axes, NaN for people of two dimensions; None where all are."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mdpose_edge import __version__
 from mdpose_edge.errors import ConfigError, SpecError
 from mdpose_edge.families.base import read_constants
-from mdpose_edge.spec import COCO_KEYPOINTS, HeadSpec, InputSpec, KeypointSpec, ModelSpec, Provenance
+from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec, HeadSpec, InputSpec, KeypointSpec, ModelSpec, Provenance
 
 KINDS = ("o", "c", "depth", "uv", "dz", "sigma")
 """Of each level, in graph order: see `head_specs`."""
@@ -30,6 +30,8 @@ FINEST_REACH = 80.0
 """px, at inputs whose longer side is REACH_SIDE: how far from the root a joint of a person on the finest level is, at
 most; twice as far on the next, and so on."""
 REACH_SIDE = 640
+SCORE_THRESHOLD = 0.2
+"""Scores are products of two, and so lower than other families' (the authors: 0.05 in the paper, 0.07 in code)."""
 MOST_UPDATES = 3
 """The paper tries up to three."""
 ROOT_NAMES = (("pelvis",), ("left_hip", "right_hip"))
@@ -141,6 +143,7 @@ def das_spec(
         heads=head_specs(constants.levels, len(keypoints.names)),
         constants=constants.to_dict(),
         keypoints=keypoints,
+        decode=DecodeSpec(score_threshold=SCORE_THRESHOLD),
         provenance=Provenance(toolkit_version=__version__),
         dimensions=3,
     )
