@@ -284,11 +284,11 @@ class RecurrentNetwork(nn.Module):
     ) -> tuple[list[dict[str, Tensor]], Memory]:
         people = []
         for _ in range(count):
-            one, memory = self._person(seen, seen_again, memory)
+            one, memory = self.person(seen, seen_again, memory)
             people.append(one)
         return people, memory
 
-    def _person(self, seen: Tensor, seen_again: Tensor | None, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
+    def person(self, seen: Tensor, seen_again: Tensor | None, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
         """Find one person more."""
         states, refined_states = memory
         maps: Tensor | None = None

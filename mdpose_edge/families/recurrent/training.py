@@ -133,6 +133,11 @@ class RecurrentTraining:
         """Return the weights as they are: they say nothing of lengths."""
         return dict(weights)
 
+    def keypoint_rows(self, parameter: str) -> int:
+        """See `Training`."""
+        *_, layer, _ = ("", *parameter.split("."))
+        return int(layer in ("heat", "joint"))
+
     def summary(self, spec: ModelSpec) -> dict[str, str]:
         """See `Training`."""
         config = network_config(spec)
