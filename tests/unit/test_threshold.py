@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mdpose_edge.checkpoint import read_checkpoint, save_checkpoint
+from mdpose_edge.datasets.images import read_image
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.spec import DecodeSpec
 from tests.artifacts import Artifacts
@@ -41,7 +42,8 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_infer_takes_the_models_own_threshold(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:
-    people = len(PoseEstimator(model)(cv2.imread(str(photo))).scores)
+    with PoseEstimator(model) as estimator:
+        people = len(estimator(read_image(photo)).scores)
     assert people
     painted, lines = tmp_path / "all.json", tmp_path / "all.jsonl"
     assert run("infer", model, photo, "--out", tmp_path / "painted", "--json", painted)[0] == 0

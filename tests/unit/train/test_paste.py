@@ -63,8 +63,12 @@ def test_what_is_covered_is_neither_seen_nor_labelled() -> None:
     covered = np.zeros((SPEC.height, SPEC.width), np.float32)
     covered[:, :32] = 1
     half, whole = person((16.0, 20.0), (50.0, 40.0)), person((4.0, 4.0), (20.0, 60.0))
-    pairs = zip(vars(half).values(), vars(whole).values(), strict=True)
-    below = People(*(None if one is None else np.concatenate([one, other]) for one, other in pairs))
+    below = People(
+        np.concatenate([half.keypoints_xy, whole.keypoints_xy]),
+        np.concatenate([half.labelled, whole.labelled]),
+        np.concatenate([half.centers_xy, whole.centers_xy]),
+        np.concatenate([half.boxes_xyxy, whole.boxes_xyxy]),
+    )
     above = person((8.0, 8.0), (24.0, 70.0))
     result = pasted(Sample(grey(50), below), Sample(grey(200), above), covered)
     assert (result.image[:, :32] == 200).all() and (result.image[:, 32:] == 50).all()
