@@ -32,7 +32,7 @@ class Alternatives:
     @property
     def spoke(self) -> NDArray[np.intp]:
         """(N,): whose word the decoder took."""
-        return self.weights.argmax(axis=1)
+        return np.asarray(self.weights.argmax(axis=1))
 
     def likely(self, least_weight: float = 0.2) -> NDArray[np.bool_]:
         """Return (N, M): which components have more than a weight, such as a second view of a person."""
