@@ -47,4 +47,5 @@ def share_correct(errors_mm: NDArray[np.float64], undetected: int = 0) -> float 
     people, joints = errors_mm.shape
     if not (people + undetected) * joints:
         return None
-    return float((errors_mm < CORRECT_MM).sum()) / ((people + undetected) * joints)
+    correct = int(np.count_nonzero(errors_mm < CORRECT_MM))
+    return correct / ((people + undetected) * joints)

@@ -17,6 +17,8 @@ from mdpose_edge.poses import Poses
 class Alternatives:
     """What M components say of the N people or boxes that a decoder found, in the decoder's order.
 
+    The poses that each component holds likely:
+
         said = estimator.alternatives(frame)
         for component, poses in enumerate(said.poses):
             print(component, said.weights[:, component], poses.take(said.likely(0.2)[:, component]))
