@@ -1,4 +1,4 @@
-"""The recurrent family at 512 px (128 x 128 cells), T = 8, beside plain loops: one person, four, and eight."""
+"""The recurrent family at 512 px (128 x 128 cells), T = 8, of one, four and eight people, beside plain loops."""
 
 from __future__ import annotations
 
