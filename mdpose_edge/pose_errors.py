@@ -48,4 +48,4 @@ def share_correct(errors_mm: NDArray[np.float64], undetected: int = 0) -> float 
     if not (people + undetected) * joints:
         return None
     correct = int(np.count_nonzero(errors_mm < CORRECT_MM))
-    return correct / ((people + undetected) * joints)
+    return float(correct / ((people + undetected) * joints))

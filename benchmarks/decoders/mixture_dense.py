@@ -85,8 +85,8 @@ def _blob(logits: NDArray[np.float32], row: int, column: int) -> None:
 def loop_decode(spec: ModelSpec, heads: Heads, options: DecodeSpec) -> list[list[tuple[float, float]]]:
     """Decode keypoints in plain loops, px of the network input, best person first."""
     centre = heads["centre"][0, 0].tolist()
-    peaks = _loop_peaks(centre, math.log(options.score_threshold / (1 - options.score_threshold)))
-    heat = {k: _loop_peaks(heads["heat"][0, k].tolist(), math.log(HEAT_THRESHOLD / (1 - HEAT_THRESHOLD)))
+    peaks = loop_peaks(centre, math.log(options.score_threshold / (1 - options.score_threshold)))
+    heat = {k: loop_peaks(heads["heat"][0, k].tolist(), math.log(HEAT_THRESHOLD / (1 - HEAT_THRESHOLD)))
             for k in range(17)} if spec.constants["heatmaps"] else {}  # fmt: skip
     people = []
     for _, row, column in sorted(peaks, key=lambda peak: -peak[0])[: options.max_poses]:
@@ -108,7 +108,8 @@ def loop_decode(spec: ModelSpec, heads: Heads, options: DecodeSpec) -> list[list
     return people
 
 
-def _loop_peaks(logits: list[list[float]], cut: float) -> list[tuple[float, int, int]]:
+def loop_peaks(logits: list[list[float]], cut: float) -> list[tuple[float, int, int]]:
+    """Return the height, row and column of each peak above a cut; of a plateau its first cell."""
     rows, columns, found = len(logits), len(logits[0]), []
     for row in range(rows):
         for column in range(columns):

@@ -138,8 +138,10 @@ def nearest(points: NDArray[np.float32], table: NDArray[np.float32]) -> tuple[ND
     Returns:
         The nearest, (2, maps, N), and its distance, (maps, N): infinite where the map has none.
     """
-    x, y = points[..., None] - table[:, :, None]
-    squared = x * x + y * y
+    squared, y = (points[axis][..., None] - table[axis][:, None] for axis in (0, 1))
+    squared *= squared
+    y *= y
+    squared += y  # in place: fresh memory costs more than the arithmetic
     chosen = squared.argmin(axis=2)
     found = np.stack([np.take_along_axis(axis, chosen, axis=1) for axis in table])
     return found, np.sqrt(np.take_along_axis(squared, chosen[..., None], axis=2)[..., 0])

@@ -143,7 +143,7 @@ class AdaptiveDecoder:
         maps = heat.reshape(-1, self._rows, self._columns)
         peaks = find_peaks(maps, np.float32(self._constants.heat_threshold))
         table = by_map(peaks, self._places(peaks.cells).T, self._num_keypoints, HEAT_PEAKS)
-        found, distance = nearest(regressed.transpose(2, 1, 0) / PX, table)
+        found, distance = nearest(np.ascontiguousarray(regressed.transpose(2, 1, 0)) / PX, table)
         diagonal = _diagonals(regressed)
         reach = np.minimum(self._reach, np.float32(self._constants.reach_of_pose) * diagonal)
         near = distance * PX <= reach
@@ -161,16 +161,14 @@ class AdaptiveDecoder:
 
         It is exact for a Gaussian. There is no step along an axis where the map ends or is not a peak.
         """
-        here, steps = np.log(np.maximum(heat.take(flat), SMALLEST_HEAT)), []
-        for place, size, stride in ((column, self._columns, 1), (row, self._rows, self._columns)):
-            before, after = (
-                np.log(np.maximum(heat.take(flat + side, mode="clip"), SMALLEST_HEAT)) for side in (-stride, stride)
-            )
-            curvature = before + after - 2 * here
-            usable_here = (place > 0) & (place < size - 1) & (curvature < 0)
-            step = (before - after) / np.where(usable_here, 2 * curvature, np.float32(-1.0))
-            steps.append(np.where(usable_here, np.clip(step, -0.5, 0.5), np.float32(0.0)))
-        return np.stack(steps).astype(np.float32)
+        sides = np.array([0, -1, 1, -self._columns, self._columns]).reshape(-1, *[1] * flat.ndim)
+        read = np.log(np.maximum(heat.take(flat + sides, mode="clip"), SMALLEST_HEAT))
+        before, after = read[1::2], read[2::2]
+        curvature = before + after - 2 * read[0]
+        inside = np.stack([(column > 0) & (column < self._columns - 1), (row > 0) & (row < self._rows - 1)])
+        inside &= curvature < 0
+        step = (before - after) / np.where(inside, 2 * curvature, np.float32(-1.0))
+        return np.where(inside, np.clip(step, -0.5, 0.5), np.float32(0.0))
 
     def _heat_at(self, heat: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Read each keypoint's map at points (N, K, 2) px, between cells linearly, beyond the last ones as there."""
@@ -249,14 +247,19 @@ def _distinct(poses: NDArray[np.float32]) -> NDArray[np.intp]:
     count, num_keypoints = poses.shape[:2]
     if count < 2:
         return np.arange(count)
-    near = np.square(NEAR * _diagonals(poses))[:, None]
-    shared = np.zeros((count, count), np.int32)
-    for k in range(num_keypoints):
-        x, y = poses[:, k].T
-        shared += np.square(x[:, None] - x) + np.square(y[:, None] - y) < near
-    duplicates = np.triu(shared > num_keypoints // 2, 1)
+    points = np.ascontiguousarray(poses.transpose(2, 1, 0))
+    near = np.square(NEAR * _diagonals(poses))
+    # More than half are shared only if one of any K - K // 2 is: few pairs have to be looked at further.
+    probes = num_keypoints - num_keypoints // 2
+    x, y = points[:, :probes]
+    dx, dy = x[:, :, None] - x[:, None], y[:, :, None] - y[:, None]
+    dx *= dx
+    dy *= dy
+    dx += dy
+    better, worse = np.nonzero(np.triu((dx < near[:, None]).any(axis=0), 1))
+    squared = np.square(points[:, :, better] - points[:, :, worse]).sum(axis=0)
+    duplicate = (squared < near[better]).sum(axis=0) > num_keypoints // 2
     alive = np.ones(count, np.bool_)
-    for row in np.flatnonzero(duplicates.any(axis=1)):
-        if alive[row]:
-            alive &= ~duplicates[row]
+    for first, second in zip(better[duplicate].tolist(), worse[duplicate].tolist(), strict=True):
+        alive[second] &= not alive[first]
     return np.flatnonzero(alive)

@@ -82,7 +82,7 @@ def constants_of(spec: ModelSpec) -> Constants:
 
 def first_constants(keypoints: KeypointSpec = COCO_KEYPOINTS) -> Constants:
     """Return the constants of a model that nothing was fitted for, in cells whose middle is at a half."""
-    return Constants(0.5, 0.05, 0.15, 0.3, prior(keypoints.sigmas, kinds=2), None)
+    return Constants(0.5, 0.1, 0.15, 0.3, prior(keypoints.sigmas, kinds=2), None)
 
 
 def published_constants(keypoints: KeypointSpec = COCO_KEYPOINTS, scorer: ScorerLayout | None = None) -> Constants:
