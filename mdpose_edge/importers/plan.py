@@ -23,6 +23,8 @@ class Plan:
     rules: Sequence[Rule]
     unused: Sequence[str] = ()
     """Beginnings of names of tensors without any effect in the authors' network."""
+    classes: tuple[str, ...] = ()
+    """Of boxes, where there are no keypoints."""
     constants: Mapping[str, Any] = field(default_factory=dict)
     """Of the family, where they are not those of a model that is trained here."""
     side: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mdpose_edge.checkpoint import save_checkpoint
 from mdpose_edge.common.files import file_sha256
 from mdpose_edge.errors import CheckpointError, ConfigError
-from mdpose_edge.families.registry import training_of
+from mdpose_edge.families.registry import training_of, training_spec
 from mdpose_edge.importers.mapping import map_tensors
 from mdpose_edge.importers.plan import Source
 from mdpose_edge.importers.pth import Stored, open_tensors
@@ -122,7 +122,7 @@ def convert(
         raise _of_another(found, source, where)
     plan = source.plan(found, height, width, where)
     training = training_of(plan.family)
-    spec = training.make_spec(training.network_config(**plan.network), plan.input, plan.keypoints)
+    spec = training_spec(plan.family, training.network_config(**plan.network), plan.input, plan.keypoints, plan.classes)
     spec = replace(spec, constants={**spec.constants, **plan.constants})
     with torch.device("meta"):  # names and shapes alone, whatever sizes the file claims
         network = training.network(spec)

@@ -47,7 +47,7 @@ def test_a_published_file_is_deployed_in_int8(run: Run, published: Path, tmp_pat
     model, bundle, frames = tmp_path / "model.safetensors", tmp_path / "bundle", tmp_path / "frames"
     code, out, error = run("import", published, "--from", "centernet-mdn", "--out", model, *SIZE)
     assert (code, error) == (0, "")
-    assert out.splitlines()[-1] == str(model) and "the least spread is not in the file: 10 cells" in out
+    assert out.splitlines()[-1] == str(model) and "the least spread is not in the file: 10 cells (" in out
     origin = read_checkpoint(model).spec.provenance.imported
     assert origin is not None and (origin["file"], origin["sha256"]) == ("mdn_3x.pth", file_sha256(published))
     assert all(f"- {note}" in out.splitlines() for note in origin["notes"])
