@@ -1,4 +1,4 @@
-"""One run at a time writes into a folder."""
+"""One run at a time writes into a folder, or a file."""
 
 from __future__ import annotations
 
@@ -32,25 +32,43 @@ def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
         OutputError: another process has it, and one does not wait.
     """
     handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    if handle is None:
+        yield
+        return
     try:
-        if handle is not None:
-            _held.add(handle)
-            _lock(handle, folder, 0 if wait else fcntl.LOCK_NB)
+        claim(handle, folder, wait=wait)
         yield
     finally:
-        if handle is not None:
-            _held.discard(handle)
-            os.close(handle)
+        release(handle)
 
 
-def _lock(handle: int, folder: Path, mode: int) -> None:
+def claim(handle: int, path: Path, *, wait: bool = False) -> None:
+    """Keep what is open to this process until `release`, which is due whether this fails or not; see `sole_writer`.
+
+    Args:
+        handle: of a folder or a file.
+        path: of the same.
+        wait: until another process that has it lets it go.
+
+    Raises:
+        OutputError: another process has it, and one does not wait.
+    """
+    if fcntl is None:
+        return
+    _held.add(handle)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | mode)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
-        do = "wait for its end, or choose another path"
-        raise OutputError(str(folder), expected="a folder of this run's own", got="another run's", do=do) from error
+        kind, do = "folder" if path.is_dir() else "file", "wait for its end, or choose another path"
+        raise OutputError(str(path), expected=f"a {kind} of this run's own", got="another run's", do=do) from error
     except OSError:  # no locks there
         return
+
+
+def release(handle: int) -> None:
+    """Close what was claimed."""
+    _held.discard(handle)
+    os.close(handle)
 
 
 def _let_go() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mdpose_edge.common.files import open_whole, refused, write_whole
+from mdpose_edge.common.sole import claim, release
 from mdpose_edge.datasets.image_ids import ImageIds, image_list, image_list_beside
 from mdpose_edge.errors import OutputError
 from mdpose_edge.spec import KeypointSpec
@@ -32,7 +33,7 @@ class LineFile:
         target: a path, or "-" for stdout. An older file is emptied by the first write.
 
     Raises:
-        OutputError: it cannot be opened.
+        OutputError: it cannot be opened, or another run writes into it.
     """
 
     def __init__(self, target: str | Path) -> None:
@@ -50,6 +51,13 @@ class LineFile:
                 self._handle = os.open(target, os.O_WRONLY | os.O_CREAT, 0o666)
         except OSError as error:
             raise refused(self.name, error, "or name another file") from error
+        self._is_file = self.name != STDOUT and stat.S_ISREG(os.fstat(self._handle).st_mode)
+        if self._is_file:  # lines of two runs would get mixed up
+            try:
+                claim(self._handle, Path(target))
+            except OutputError:
+                release(self._handle)
+                raise
 
     def write(self, text: str) -> None:
         """Write whole lines.
@@ -60,7 +68,7 @@ class LineFile:
         """
         data = memoryview(text.encode())
         try:
-            if not self._whole and self.name != STDOUT and stat.S_ISREG(os.fstat(self._handle).st_mode):
+            if not self._whole and self._is_file:
                 os.ftruncate(self._handle, 0)
             done = 0
             while done < len(data):
@@ -77,7 +85,7 @@ class LineFile:
     def close(self) -> None:
         """Close it, and remove it where it is new and nothing was written; calling it twice is harmless."""
         if self._handle >= 0:
-            os.close(self._handle)
+            release(self._handle)
             self._handle = -1
             if self._is_new and not self._whole:
                 Path(self.name).unlink(missing_ok=True)

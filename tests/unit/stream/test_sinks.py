@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +176,22 @@ def test_an_older_file_is_replaced_whole(tmp_path: Path) -> None:
     sink.write(result(0))
     sink.close()
     assert json.loads(path.read_text())["frame"] == 0
+
+
+@pytest.mark.parametrize("make", [JsonlSink, lambda path: CsvSink(path, COCO_KEYPOINTS)], ids=["jsonl", "csv"])
+def test_lines_of_two_runs_do_not_get_mixed_up(tmp_path: Path, make: Callable[[Path], JsonlSink | CsvSink]) -> None:
+    path = tmp_path / "a.txt"
+    first = make(path)
+    first.write(result(0))
+    with pytest.raises(OutputError, match=f"^{path}: expected a file of this run's own, got another run's; wait for"):
+        make(path)
+    first.write(result(1))
+    first.close()
+    both = path.read_text()
+    second = make(path)
+    second.write(result(0))
+    second.close()
+    assert both.startswith(path.read_text()) and len(path.read_text()) < len(both)
 
 
 def test_painted_images_keep_names_or_number_them(tmp_path: Path) -> None:
