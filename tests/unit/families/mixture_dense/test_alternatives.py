@@ -19,7 +19,7 @@ def test_a_program_asks_for_the_alternatives_of_each_pose(artifacts: Artifacts, 
     with PoseEstimator(artifacts.of(family).bundle("onnx"), threads=1, threshold=0.5) as estimator:
         poses, said = estimator(FRAME), estimator.alternatives(FRAME)
         again = estimator(FRAME)
-    assert len(poses) == len(said.weights) > 3 and len(said.poses) == said.weights.shape[1] == 2
+    assert len(poses) == len(said.weights) > 1 and len(said.poses) == said.weights.shape[1] == 2
     for person, component in enumerate(said.spoke.tolist()):
         np.testing.assert_array_equal(said.poses[component].boxes_xyxy[person], poses.boxes_xyxy[person])
         np.testing.assert_array_equal(said.poses[component].sigma_xy[person], poses.sigma_xy[person])
