@@ -43,11 +43,14 @@ def import_weights(
     is found, or there is no checkpoint. What is not as it was in the authors' code is printed, and kept in the spec.
     """
     from mdpose_edge.common.outputs import check_outputs
-    from mdpose_edge.importers.run import import_weights as run
+    from mdpose_edge.importers.packages import require_packages
 
     if out.suffix != ".safetensors":
         raise OutputError("--out", expected="a name that ends in .safetensors", got=str(out), do="change it")
     check_outputs({"--out": out}, [file, scorer], force=force)
+    require_packages()
+    from mdpose_edge.importers.run import import_weights as run
+
     imported = run(file, source.value, out, height=height, width=width, scorer=scorer)
     typer.echo(f"{imported.tensors} tensors, none left over; not as in the authors' code:")
     for note in imported.notes:

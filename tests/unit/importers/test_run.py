@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,9 @@ def test_an_earlier_checkpoint_is_replaced(run: Run, published: Path, tmp_path: 
 def test_every_source_is_told_from_the_others_by_its_signature() -> None:
     signatures = [signature for name in SOURCES for signature in source_of(name).signatures]
     assert len(set(signatures)) == len(signatures) >= len(SOURCES) == 5
+
+
+def test_an_absent_package_is_named(run: Run, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    code, out, error = run("import", published, "--from", "dekr", "--out", published.with_name("a.safetensors"))
+    assert (code, out) == (2, "") and 'run: pip install "mdpose-edge[train]"' in error
