@@ -44,3 +44,24 @@ def centred_camera(focal: float, frame_wh: tuple[float, float]) -> Camera:
         ConfigError: the focal length is not above 0.
     """
     return Camera(focal, focal, frame_wh[0] / 2, frame_wh[1] / 2)
+
+
+def asked_camera(camera: str | None, focal: float | None) -> Camera | float | None:
+    """Read what --camera and --focal say: a camera, a focal length in px of one that looks at the middle, or nothing.
+
+    Raises:
+        ConfigError: both are given, or one is not what it should be.
+    """
+    if camera is None:
+        if focal is not None and not (math.isfinite(focal) and focal > 0):
+            do = "give it in px of the frame"
+            raise ConfigError("--focal", expected="a focal length above 0", got=f"{focal:g}", do=do)
+        return focal
+    if focal is not None:
+        raise ConfigError("--focal", expected="--camera or --focal", got="both", do="give --camera alone")
+    try:
+        fx, fy, cx, cy = map(float, camera.split(","))
+        return Camera(fx, fy, cx, cy)
+    except (ValueError, ConfigError) as error:
+        expected = "four numbers fx,fy,cx,cy in px of the frame, fx and fy above 0"
+        raise ConfigError("--camera", expected=expected, got=camera, do="give them without spaces") from error

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera, centred_camera
 from mdpose_edge.common.closing import Closing
 from mdpose_edge.errors import ConfigError
 from mdpose_edge.families.alternatives import Alternatives, AlternativesDecoder
@@ -41,8 +42,11 @@ class PoseEstimator(Closing):
         threads: CPU threads of the engine, or None for its own choice.
         decode: thresholds and bounds, or None for the model's own.
         threshold: a score threshold in [0, 1] that takes the place of the one in `decode`, or None.
+        camera: what the frames are taken with, for a model of three dimensions: a Camera, or the focal length, px, of
+            one that looks at the middle of the frame. None: it is guessed, and `Poses.metric` is false.
 
     Raises:
+        ConfigError: a camera for a model of two dimensions, or a focal length that is none.
         MdposeError: the model cannot be opened, or the engine is unknown, absent or fails.
     """
 
@@ -54,10 +58,12 @@ class PoseEstimator(Closing):
         threads: int | None = None,
         decode: DecodeSpec | None = None,
         threshold: float | None = None,
+        camera: Camera | float | None = None,
     ) -> None:
         self._spec, adapter = open_engine(model, runtime, threads)
         with ExitStack() as stack:  # closes the engine again if what follows raises
             stack.enter_context(adapter)
+            self._camera = _checked_camera(camera, self._spec)
             options = self._spec.decode if decode is None else decode
             if threshold is not None:
                 options = replace(options, score_threshold=threshold)
@@ -78,11 +84,12 @@ class PoseEstimator(Closing):
         """The name of the engine that runs the model."""
         return self._adapter.engine
 
-    def __call__(self, frame_bgr: NDArray[np.uint8]) -> Poses:
+    def __call__(self, frame_bgr: NDArray[np.uint8], camera: Camera | None = None) -> Poses:
         """Find the people in a frame.
 
         Args:
             frame_bgr: (H, W, 3) uint8, as OpenCV reads it. Not modified.
+            camera: what this frame was taken with, in place of the estimator's own.
 
         Returns:
             Their poses in pixels of the frame, best first.
@@ -91,7 +98,7 @@ class PoseEstimator(Closing):
             InputError: not a frame, or one of unusable size.
             EngineError: the engine failed, or the estimator was closed.
         """
-        (poses,) = self._estimate([frame_bgr], self._decode)
+        (poses,) = self._estimate([frame_bgr], self._decode, camera)
         return poses
 
     def batch(self, frames_bgr: Sequence[NDArray[np.uint8]]) -> list[Poses]:
@@ -150,7 +157,8 @@ class PoseEstimator(Closing):
         Raises:
             InputError: not a frame, or one of unusable size.
         """
-        return preprocess(frame_bgr, self._spec.input, out=image)[1]
+        geometry = preprocess(frame_bgr, self._spec.input, out=image)[1]
+        return replace(geometry, camera=self._camera_of(frame_bgr))
 
     def infer(
         self, images: NDArray[np.uint8], out: dict[str, NDArray[np.float32]] | None = None
@@ -195,10 +203,32 @@ class PoseEstimator(Closing):
         """Release the engine; calling it twice is harmless."""
         self._adapter.close()
 
-    def _estimate(self, frames: Sequence[NDArray[np.uint8]], decode: Callable[..., T]) -> list[T]:
+    def _camera_of(self, frame_bgr: NDArray[np.uint8]) -> Camera | None:
+        if self._camera is None or isinstance(self._camera, Camera):
+            return self._camera
+        return centred_camera(self._camera, (frame_bgr.shape[1], frame_bgr.shape[0]))
+
+    def _estimate(
+        self, frames: Sequence[NDArray[np.uint8]], decode: Callable[..., T], camera: Camera | None = None
+    ) -> list[T]:
         """Run at most a batch; slots without a frame keep an older image, whose outputs nobody reads."""
         size = self._spec.input
         with self._turn:  # the images, and the engine's tensors until they are decoded
-            geometries = [preprocess(frame, size, out=self._images[i])[1] for i, frame in enumerate(frames)]
+            geometries = [
+                replace(preprocess(frame, size, out=self._images[i])[1], camera=camera or self._camera_of(frame))
+                for i, frame in enumerate(frames)
+            ]
             heads = self._adapter.infer(self._images)
             return [decode(heads, geometry, i) for i, geometry in enumerate(geometries)]
+
+
+def _checked_camera(camera: Camera | float | None, spec: ModelSpec) -> Camera | float | None:
+    """Refuse a camera that would say nothing, and a focal length that is none."""
+    if camera is None:
+        return None
+    if spec.dimensions != 3:
+        got, do = "one of two", "leave the camera out"
+        raise ConfigError("camera", expected="a model of three dimensions", got=got, do=do)
+    if not isinstance(camera, Camera):
+        centred_camera(camera, (1.0, 1.0))
+    return camera

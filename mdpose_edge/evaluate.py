@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.common.optional import require
 from mdpose_edge.common.progress import Progress
-from mdpose_edge.datasets.coco import CocoSplit, results_of
+from mdpose_edge.datasets.coco import CocoSplit, Persons, results_of
 from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
+from mdpose_edge.datasets.three_d import camera_at
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.families.registry import evaluation_of
+from mdpose_edge.families.solid import root_of
+from mdpose_edge.families.solid_figures import SolidFigures
 from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.poses import Poses
 from mdpose_edge.runtimes.registry import read_model_spec
-from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec
+from mdpose_edge.spec import COCO_KEYPOINTS, KeypointSpec, ModelSpec
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's ten figures for keypoints, in the order of its evaluation code."""
@@ -64,6 +67,9 @@ class Evaluation:
     format: str = "coco"
     """Whose annotations and protocol: one of layout.FORMATS."""
 
+    solid: dict[str, float | None] | None = None
+    """Of the third dimension, where model and annotations have one: see families/solid_figures.py."""
+
     def to_json_dict(self) -> dict[str, Any]:
         """Return all but the results, ready for json.dump."""
         return {name: value for name, value in vars(self).items() if name != "results"}
@@ -80,6 +86,7 @@ def evaluate(
     progress: Progress | None = None,
     data_format: str | None = None,
     keypoints: KeypointSpec | None = None,
+    camera: Camera | float | None = None,
 ) -> Evaluation:
     """Measure an artifact's accuracy on a split.
 
@@ -96,6 +103,7 @@ def evaluate(
         progress: called after each image.
         data_format: "coco", "crowdpose", "ochuman", "instances", or None to take the only one that is there.
         keypoints: the OKS constants to measure with, for the artifact's own keypoints; None takes the artifact's.
+        camera: of images whose annotations have none: see PoseEstimator.
 
     Raises:
         MissingPackageError: the extra `eval` is not installed.
@@ -106,11 +114,12 @@ def evaluate(
     """
     _evaluation_library()  # before minutes of inference
     decode = evaluation_of(read_model_spec(model))
-    with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode) as estimator:
+    with PoseEstimator(model, runtime=runtime, threads=threads, decode=decode, camera=camera) as estimator:
         keypoints = _measured_keypoints(str(model), estimator.spec.keypoints, keypoints)
         data = open_split(data_dir, split, data_format, keypoints, estimator.spec.classes)
         data.check_people(limit)
-        results, milliseconds = run_estimator(estimator, data, limit=limit, progress=progress)
+        solid = _solid_figures(estimator.spec, data, keypoints.sigmas)
+        results, milliseconds = run_estimator(estimator, data, limit=limit, progress=progress, solid=solid)
         engine = estimator.engine
     return Evaluation(
         model=str(model),
@@ -123,23 +132,26 @@ def evaluate(
         machine=machine_identity(),
         results=data.in_file_order(results),
         format=data.format,
+        solid=None if solid is None else solid.figures(),
     )
 
 
 def run_estimator(
-    estimator: Callable[[NDArray[np.uint8]], Poses],
+    estimator: Callable[..., Poses],
     split: CocoSplit,
     *,
     limit: int | None = None,
     progress: Progress | None = None,
+    solid: SolidFigures | None = None,
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """Run an estimator over the images of a split, in the frame that its annotations mean.
 
     Args:
-        estimator: BGR frame to Poses.
+        estimator: BGR frame to Poses; where `solid` is given, it takes the image's camera too.
         split: what `load_split` gave.
         limit: only the first so many images, or None for all.
         progress: called after each image.
+        solid: takes the poses and the people of each image.
 
     Returns:
         The results of all images in COCO's format, and the milliseconds that the estimator took for each image. One
@@ -156,12 +168,15 @@ def run_estimator(
     estimator(read_annotated(images[0].path, images[0].wh)[0])
     results: list[dict[str, Any]] = []
     milliseconds: list[float] = []
-    for image in images:
+    for index, image in enumerate(images):
         frame, _ = read_annotated(image.path, image.wh)
+        more = () if solid is None else (camera_at(split.cameras, index),)
         start = time.perf_counter()
-        poses = estimator(frame)
+        poses = estimator(frame, *more)
         milliseconds.append(1e3 * (time.perf_counter() - start))
         results += results_of(image.id, poses, split.result_ids)
+        if solid is not None:
+            _add_people(solid, poses, split.persons(index))
         if progress is not None:
             progress(len(milliseconds), len(images))
     return results, milliseconds
@@ -271,6 +286,19 @@ def _measured_keypoints(model: str, predicted: KeypointSpec, given: KeypointSpec
         expected = f"the keypoints that {model} predicts ({', '.join(predicted.names)})"
         raise ConfigError("--keypoints", expected=expected, got=", ".join(given.names), do="name the model's own set")
     return given or predicted
+
+
+def _solid_figures(spec: ModelSpec, data: CocoSplit, sigmas: Sequence[float]) -> SolidFigures | None:
+    """Return what measures the third dimension, or None where the model or the annotations have none."""
+    if spec.dimensions != 3 or data.keypoints_3d is None:
+        return None
+    return SolidFigures(root_of(spec.keypoints), sigmas)
+
+
+def _add_people(solid: SolidFigures, poses: Poses, people: Persons) -> None:
+    assert people.keypoints_3d is not None
+    single = ~people.iscrowd
+    solid.add(poses, people.keypoints[single], people.areas[single], people.keypoints_3d[single])
 
 
 def _evaluation_library() -> Any:

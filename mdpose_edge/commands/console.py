@@ -35,6 +35,13 @@ Keypoints = Annotated[
 Runtime = Annotated[
     str | None, typer.Option(help="The engine: onnxruntime, openvino, tensorrt, torch. Default: the artifact's.")
 ]
+CameraText = Annotated[
+    str | None,
+    typer.Option("--camera", metavar="FX,FY,CX,CY", help="What took the frames, px; 3-D models. Default: a guess."),
+]
+Focal = Annotated[
+    float | None, typer.Option(help="The same, by its focal length alone, px: it looks at the middle of the frame.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine. Default: its own choice.")]
 
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdpose_edge.commands.console import STDOUT, Force, JsonFile, Model, Runtime, Threads, progress_shown, write_json
+from mdpose_edge.commands.console import (
+    STDOUT,
+    CameraText,
+    Focal,
+    Force,
+    JsonFile,
+    Model,
+    Runtime,
+    Threads,
+    progress_shown,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from mdpose_edge.common.progress import Progress
@@ -55,6 +66,8 @@ def infer(
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first image that cannot be read; else the others are done.")
     ] = False,
+    camera: CameraText = None,
+    focal: Focal = None,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
@@ -64,6 +77,7 @@ def infer(
     runs frame by frame; --json then is a summary of the run. Ctrl-C ends it and finishes every file. Where one of
     several images cannot be read, the exit code is 1.
     """
+    from mdpose_edge.camera import asked_camera
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.stream.run import names_video
     from mdpose_edge.stream.sources import check_used, names_images, names_live
@@ -72,6 +86,7 @@ def infer(
     named = {"--out": video, "--jsonl": jsonl, "--csv": csv, "--coco": coco, "--json": json_file}
     check_outputs(named, [model, *sources, ids_from], force=force)
     options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold}
+    options["camera"] = asked_camera(camera, focal)
     if not any(map(names_live, sources)):
         check_used("files or stdin", {"--reconnect": reconnect, "--stall": stall})
     streamed = any((jsonl, csv, coco, ids_from, track, smooth))

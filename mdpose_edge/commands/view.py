@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mdpose_edge.commands.console import Force, JsonFile, Model, Runtime, Threads, write_json
+from mdpose_edge.commands.console import CameraText, Focal, Force, JsonFile, Model, Runtime, Threads, write_json
 
 THRESHOLD = (
     "Poses scoring at or below this are not sent. Default: 0.1, or the model's own threshold where that is less. The "
@@ -36,10 +36,13 @@ def view(
     track: Annotated[bool, typer.Option("--track", help="Give people identities over time.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Steadier keypoints; implies --track.")] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Play a file over and over.")] = False,
+    camera: CameraText = None,
+    focal: Focal = None,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Show the poses live in a browser; files play at their own speed."""
+    from mdpose_edge.camera import asked_camera
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.estimator import PoseEstimator
     from mdpose_edge.runtimes.registry import read_model_spec
@@ -52,6 +55,7 @@ def view(
 
     check_outputs({"--json": json_file}, [model, source], force=force)
     Access(host, token)  # before a model is loaded
+    taken_by = asked_camera(camera, focal)
 
     def note(sentence: str) -> None:
         print(f"mdpose-edge: {sentence}", file=sys.stderr, flush=True)
@@ -62,7 +66,9 @@ def view(
         playing = stack.enter_context(opened)
         if threshold is None:
             threshold = min(LEAST, read_model_spec(model).decode.score_threshold)
-        estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
+        estimator = stack.enter_context(
+            PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold, camera=taken_by)
+        )
         sigmas = estimator.spec.keypoints.sigmas
         report = view_source(
             estimator,

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.errors import ConfigError
 from mdpose_edge.oks import oks_matrix
 from mdpose_edge.poses import Poses
+from mdpose_edge.spec import KeypointSpec
 
+ROOT_NAMES = (("pelvis",), ("left_hip", "right_hip"))
+"""What a set may call the root, or the keypoints whose middle it is."""
 SAME_PERSON_OKS = 0.5
 """From here on a pose shows a person: the loosest threshold of COCO's AP. Each person takes one pose."""
 
@@ -44,3 +48,17 @@ def matched_pairs(
             found.append(pose)
             who.append(person)
     return np.array(found, np.intp), np.array(who, np.intp)
+
+
+def root_of(keypoints: KeypointSpec) -> tuple[int, ...]:
+    """Return the keypoints whose middle is the root.
+
+    Raises:
+        ConfigError: the set has neither a pelvis nor hips.
+    """
+    for names in ROOT_NAMES:
+        if set(names) <= set(keypoints.names):
+            return tuple(keypoints.names.index(name) for name in names)
+    got = ", ".join(keypoints.names) or "none"
+    expected = "a keypoint pelvis, or both left_hip and right_hip, for a person's root"
+    raise ConfigError("data.keypoints", expected=expected, got=got, do="name a set that has them")

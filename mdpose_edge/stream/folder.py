@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.common.files import files_together, name_text, refused
 from mdpose_edge.common.outputs import check_output
 from mdpose_edge.common.progress import Progress
@@ -36,6 +37,7 @@ def infer_images(
     runtime: str | None = None,
     threads: int | None = None,
     threshold: float | None = None,
+    camera: Camera | float | None = None,
     sigma: bool = False,
     force: bool = False,
     strict: bool = False,
@@ -57,6 +59,7 @@ def infer_images(
         runtime: the engine, or None for the artifact's own choice.
         threads: CPU threads of the engine, or None for its default.
         threshold: poses with a score at or below this are left out; None takes the model's own.
+        camera: what took the frames, for a model of three dimensions: see PoseEstimator.
         sigma: True also paints each keypoint's uncertainty.
         force: True lets painted copies replace files that no command here made.
         strict: True makes the first image that cannot be read an error: then there are no copies.
@@ -88,7 +91,8 @@ def infer_images(
             raise error
         note(f"skipped: {error}")
 
-    with PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold) as estimator:
+    options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold, "camera": camera}
+    with PoseEstimator(model, **options) as estimator:
         with nullcontext() if out_dir is None else _painted_together(Path(out_dir)) as staging:
             images = paint_images(
                 estimator,

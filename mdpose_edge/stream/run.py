@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdpose_edge.camera import Camera
 from mdpose_edge.common.outputs import check_output
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.image_ids import ImageIds, ids_of_annotations, ids_of_names, image_list_beside
@@ -108,6 +109,7 @@ def infer_source(
     runtime: str | None = None,
     threads: int | None = None,
     threshold: float | None = None,
+    camera: Camera | float | None = None,
     track: bool = False,
     smooth: bool = False,
     frame_size: str | None = None,
@@ -130,6 +132,7 @@ def infer_source(
         runtime: the engine, or None for the artifact's own choice.
         threads: CPU threads of the engine, or None for its default.
         threshold: poses with a score at or below this are left out; None takes the model's own.
+        camera: what took the frames, for a model of three dimensions: see PoseEstimator.
         track: True gives people identities over time.
         smooth: True gives the tracker's estimate of each keypoint instead of the frame's own; implies `track`.
         frame_size: see open_source.
@@ -156,7 +159,8 @@ def infer_source(
         copies = _image_copies(frames, outputs.painted)
         _check_pictures_stay(copies, outputs)
         ids = _image_ids(frames, outputs.ids_from, model)
-        estimator = stack.enter_context(PoseEstimator(model, runtime=runtime, threads=threads, threshold=threshold))
+        options: dict[str, Any] = {"runtime": runtime, "threads": threads, "threshold": threshold, "camera": camera}
+        estimator = stack.enter_context(PoseEstimator(model, **options))
         spec = estimator.spec
         tracker = PoseTracker(spec.keypoints.sigmas, smooth=smooth) if track or smooth else None
         stop = stack.enter_context(stopped_by_signals())

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from mdpose_edge import __version__
-from mdpose_edge.errors import ConfigError, SpecError
+from mdpose_edge.errors import SpecError
 from mdpose_edge.families.base import read_constants
 from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec, HeadSpec, InputSpec, KeypointSpec, ModelSpec, Provenance
 
@@ -34,9 +34,6 @@ SCORE_THRESHOLD = 0.2
 """Scores are products of two, and so lower than other families' (the authors: 0.05 in the paper, 0.07 in code)."""
 MOST_UPDATES = 3
 """The paper tries up to three."""
-ROOT_NAMES = (("pelvis",), ("left_hip", "right_hip"))
-"""What a set may call the root, or the keypoints whose middle it is."""
-
 DepthForm = Literal["log", "linear"]
 
 
@@ -106,20 +103,6 @@ def pyramid(input_spec: InputSpec, names: Sequence[str] = ("p3", "p4", "p5", "p6
     scale = max(input_spec.height, input_spec.width) / REACH_SIDE
     reaches = [FINEST_REACH * 2**index * scale for index in range(len(names) - 1)]
     return tuple(Level(name, 2 ** int(name[1:]), reach) for name, reach in zip(names, [*reaches, None], strict=True))
-
-
-def root_of(keypoints: KeypointSpec) -> tuple[int, ...]:
-    """Return the keypoints whose middle is the root.
-
-    Raises:
-        ConfigError: the set has neither a pelvis nor hips.
-    """
-    for names in ROOT_NAMES:
-        if set(names) <= set(keypoints.names):
-            return tuple(keypoints.names.index(name) for name in names)
-    got = ", ".join(keypoints.names) or "none"
-    expected = "a keypoint pelvis, or both left_hip and right_hip, for a person's root"
-    raise ConfigError("data.keypoints", expected=expected, got=got, do="name a set that has them")
 
 
 def das_spec(

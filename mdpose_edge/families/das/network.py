@@ -26,9 +26,9 @@ from mdpose_edge.families.das.heads import (
     constants_of,
     das_spec,
     pyramid,
-    root_of,
 )
 from mdpose_edge.families.same_padding import make_padding_static
+from mdpose_edge.families.solid import root_of
 from mdpose_edge.spec import COCO_KEYPOINTS, InputSpec, KeypointSpec, ModelSpec
 
 KNOWN_LEVELS = ("p3", "p4", "p5", "p6", "p7")
