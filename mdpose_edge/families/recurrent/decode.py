@@ -25,7 +25,7 @@ LAW = "laplace"
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """N people, in the order of the steps; lengths in px of the network input."""
 
     keypoints: NDArray[np.float32]
@@ -37,10 +37,10 @@ class _Found:
     sizes: NDArray[np.float32]
     """(N,): square root of the area around the keypoints seen."""
 
-    def take(self, chosen: NDArray[np.intp]) -> _Found:
+    def take(self, chosen: NDArray[np.intp]) -> Found:
         """Return some of the people, in another order."""
         arrays = (self.keypoints, self.heat, self.scores, self.sizes)
-        return _Found(*(array[chosen] for array in arrays))
+        return Found(*(array[chosen] for array in arrays))
 
 
 class RecurrentDecoder:
@@ -68,11 +68,9 @@ class RecurrentDecoder:
 
     def __call__(self, heads: Heads, geometry: FrameGeometry, index: int = 0) -> Poses:
         """Decode one image of a batch: see `Decoder`."""
-        said = self.probabilities(heads, index)
-        count = people_said(said, self._constants)
-        if not count:
+        found = self.read(heads, index)
+        if not len(found.scores):
             return Poses.empty(len(self._sigmas))
-        found = self._read(self._maps(heads, count, index), said[:count])
         above = np.flatnonzero(found.scores > np.float32(self._options.score_threshold))
         found = found.take(above[np.argsort(-found.scores[above], kind="stable")][: self._options.pre_nms])
         found = found.take(self._suppress(found))
@@ -82,6 +80,19 @@ class RecurrentDecoder:
             found.scores,
             geometry.lengths_to_frame(np.repeat(sigma[..., None], 2, axis=2)),
         )
+
+    def read(self, heads: Heads, index: int = 0) -> Found:
+        """Return the people whom the steps of an image give.
+
+        Raises:
+            EngineError: as for decoding.
+        """
+        said = self.probabilities(heads, index)
+        count = people_said(said, self._constants)
+        if not count:
+            nothing = np.zeros((0, len(self._sigmas), 2), np.float32)
+            return Found(nothing, nothing[..., 0], nothing[:, 0, 0], nothing[:, 0, 0])
+        return self._read(self._maps(heads, count, index), said[:count])
 
     def probabilities(self, heads: Heads, index: int = 0) -> NDArray[np.float32]:
         """Return how likely each step of an image is a person, (T,).
@@ -110,7 +121,7 @@ class RecurrentDecoder:
             maps.append(heat)
         return maps
 
-    def _read(self, maps: list[NDArray[np.float32]], said: NDArray[np.float32]) -> _Found:
+    def _read(self, maps: list[NDArray[np.float32]], said: NDArray[np.float32]) -> Found:
         """Find each map's highest cell, and what follows from it."""
         cells = np.stack([heat.argmax(axis=1) for heat in maps])
         row, column = np.divmod(cells, self._columns)
@@ -131,9 +142,9 @@ class RecurrentDecoder:
         seen = heat >= np.float32(self._constants.heat_threshold)
         heat = np.clip(heat, 0.0, 1.0)
         mean = np.where(seen, heat, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-        return _Found(keypoints, heat, (said * mean).astype(np.float32), _sizes(keypoints, heat, seen))
+        return Found(keypoints, heat, (said * mean).astype(np.float32), _sizes(keypoints, heat, seen))
 
-    def _suppress(self, found: _Found) -> NDArray[np.intp]:
+    def _suppress(self, found: Found) -> NDArray[np.intp]:
         """Say which people, best first, remain."""
         options = self._options
         if options.nms_threshold >= 1:

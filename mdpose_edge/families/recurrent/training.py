@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdpose_edge.errors import ConfigError
-from mdpose_edge.families.base import Loss, People
+from mdpose_edge.families.base import Finished, FitImage, Loss, People
+from mdpose_edge.families.recurrent import fitting
 from mdpose_edge.families.recurrent.heads import constants_of
 from mdpose_edge.families.recurrent.loss import (
     assign_people,
@@ -52,6 +53,9 @@ class LossConfig:
     stop_after: int = 0
     """Passes of the network before it learns where to stop; until then a step is anybody's who is left."""
 
+    fit_images: int = 2000
+    """Training images that the standard deviations are fitted to at the end; 0 keeps those of COCO's annotators."""
+
     def __post_init__(self) -> None:
         for name, low, high in (
             ("heat_weight", 0, 100),
@@ -60,6 +64,7 @@ class LossConfig:
             ("heat_sigma", 0.25, 20),
             ("positive_weight", 0, 1000),
             ("stop_after", 0, 10_000_000),
+            ("fit_images", 0, 10_000_000),
         ):
             if not low <= getattr(self, name) <= high:
                 expected, got = f"a number in [{low}, {high}]", str(getattr(self, name))
@@ -67,7 +72,7 @@ class LossConfig:
 
 
 class RecurrentTraining:
-    """See `families.base.Training`."""
+    """See `families.base.Training` and `Finishing`."""
 
     network_config = NetworkConfig
     loss_config = LossConfig
@@ -119,6 +124,14 @@ class RecurrentTraining:
         found = [_image_loss(image, constants_of(spec).people, config, learns_to_stop) for image in images]
         parts = {name: torch.stack([one[name] for one in found]).sum() for name in found[0]}
         return Loss(parts, _stops(images) if measure else {})
+
+    def fit_images(self, config: LossConfig) -> int:
+        """See `Finishing`."""
+        return config.fit_images
+
+    def finish(self, spec: ModelSpec, images: Iterable[FitImage], config: LossConfig, seed: int) -> Finished:
+        """See `Finishing` and fitting.finish; there is no chance in it."""
+        return fitting.finish(spec, images)
 
     def heads(self, outputs: Mapping[str, Tensor], spec: ModelSpec) -> tuple[Tensor, ...]:
         """Return the head tensors; in training, those of the steps that are unrolled."""
