@@ -14,6 +14,7 @@ try:
 except ImportError:  # Windows locks no folders
     fcntl = None  # type: ignore[assignment]
 
+_LOCKS: bool = fcntl is not None
 _held: set[int] = set()
 
 
@@ -31,7 +32,7 @@ def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         OutputError: another process has it, and one does not wait.
     """
-    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    handle = os.open(folder, os.O_RDONLY) if _LOCKS else None
     if handle is None:
         yield
         return
@@ -53,7 +54,7 @@ def claim(handle: int, path: Path, *, wait: bool = False) -> None:
     Raises:
         OutputError: another process has it, and one does not wait.
     """
-    if fcntl is None:
+    if not _LOCKS:
         return
     _held.add(handle)
     try:

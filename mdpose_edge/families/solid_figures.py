@@ -57,7 +57,7 @@ class SolidFigures:
         errors = joint_errors(guessed, joints[people], self._root)
         self._rows.append(
             (
-                pose_of[people] >= 0,
+                (pose_of[people] >= 0).astype(np.float64),
                 errors.relative_mm,
                 errors.absolute_mm,
                 errors.root_depth_mm,
@@ -82,8 +82,8 @@ class SolidFigures:
 
 
 def _figures(columns: Sequence[NDArray[np.float64]], chosen: NDArray[np.bool_]) -> dict[str, float | None]:
-    seen, relative, absolute, depth_error, depth, _ = (column[chosen] for column in columns)
-    seen = seen.astype(np.bool_)
+    was_seen, relative, absolute, depth_error, depth, _ = (column[chosen] for column in columns)
+    seen = was_seen > 0
     missed = int((~seen).sum())
     deep = np.abs(depth_error[seen])
     return {
