@@ -1,15 +1,17 @@
 """Measure DLA-34 in INT8 at 736 px against its float forms and against YOLO26m-pose in INT8 at 640 px, in one run.
 
-    python benchmarks/peers.py --json peers.json
-    python benchmarks/peers.py --ultralytics peers/bin/python --profile --json peers.json
+    python -m benchmarks.peers --json peers.json
+    python -m benchmarks.peers --ultralytics peers/bin/python --profile --json peers.json
+    python -m benchmarks.peers configs/dla34_lite_736.yaml configs/dla34_736.yaml --int8-only --json peers.json
 
 The peer comes from ultralytics, which is needed for this and nothing else and so lives in an environment of its own:
 
     python3 -m venv peers && peers/bin/pip install ultralytics openvino
 
 Weights are random on both sides: speed does not depend on them. Each round runs every contender once, in an order that
-rotates, so that what else the machine does falls on all of them alike; ratios are medians over rounds of the quotient
-within a round. Only the graphs are timed, which favours the peer: ours takes the uint8 frame as OpenCV gives it, the
+rotates, so that what else the machine does falls on all alike. Conclusions rest on the ratios, which are medians over
+rounds of the quotient within a round; the fastest tenth says what a quiet machine would take, and its ratio stands
+beside. Only the graphs are timed, which favours the peer: ours takes the uint8 frame as OpenCV gives it, the
 peer's a float32 tensor that its host has to make first.
 
 INT8 graphs hold float layers too. They are timed with these in float32 and, where the processor has it, in bfloat16.
@@ -22,8 +24,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
-import statistics
 import subprocess
 import tempfile
 import time
@@ -40,12 +40,14 @@ import openvino as ov
 import torch
 from numpy.typing import NDArray
 
+from mdpose_edge.bench.statistics import compare, quantiles, ratio_text
 from mdpose_edge.calib.dataset import CalibrationSet, open_calibration_set
 from mdpose_edge.calib.make import make_calibration_set
 from mdpose_edge.calib.openvino_int8 import quantize_openvino
 from mdpose_edge.common.onnx_graph import OnnxGraph
 from mdpose_edge.export.onnx import to_onnx
 from mdpose_edge.families.mdpose.network import MDPoseNetwork, make_spec
+from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.spec import InputSpec
 from mdpose_edge.synth import write_dataset
 from mdpose_edge.train.config import load_config
@@ -151,31 +153,44 @@ def on_openvino(name: str, graph: ov.Model, image: NDArray[Any], threads: int, r
     return Contender(name, lambda: request.infer([image], share_inputs=True, share_outputs=True), profiled)
 
 
+def forms_of(config: Path, args: argparse.Namespace, folder: Path) -> tuple[list[Contender], int]:
+    """Load the forms of a configuration; give them with the quantizers of the INT8 one."""
+    model, size = random_network(config)
+    image = np.random.default_rng(0).integers(0, 256, (1, size.height, size.width, 3), np.uint8)
+    int8_graph = quantize_openvino(OnnxGraph(model), calibration_set(folder, size), method="min-max").keeping_float()
+    found = []
+    if not args.int8_only:
+        float_graph = ov.Core().read_model(model.SerializeToString())
+        found.append(on_onnxruntime(f"{config.stem} onnxruntime fp32", model, image, args.threads))
+        found += [on_openvino(f"{config.stem} {rest}", float_graph, image, args.threads, rest) for rest in rests()]
+    found += [on_openvino(f"{config.stem} int8 + {rest}", int8_graph, image, args.threads, rest) for rest in rests()]
+    return found, count_quantizers(int8_graph)
+
+
+def rests() -> list[str]:
+    """Give the precisions of the float layers that the processor has."""
+    return ["f32", "bf16"] if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ["f32"]
+
+
 def contenders(args: argparse.Namespace, folder: Path) -> tuple[list[Contender], dict[str, Any]]:
     """Make all graphs and load them; give them with what the report says of them."""
-    model, size = random_network(CONFIG)
-    random = np.random.default_rng(0)
-    image = random.integers(0, 256, (1, size.height, size.width, 3), np.uint8)
-    float_graph = ov.Core().read_model(model.SerializeToString())
-    int8_graph = quantize_openvino(OnnxGraph(model), calibration_set(folder, size), method="min-max").keeping_float()
-    about: dict[str, Any] = {"int8": {"FakeQuantize nodes": count_quantizers(int8_graph)}, "peer": None}
-    has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    rests = ["f32", "bf16"] if has_bf16 else ["f32"]
-    found = [on_onnxruntime("onnxruntime fp32", model, image, args.threads)]
-    found += [on_openvino(f"openvino {rest}", float_graph, image, args.threads, rest) for rest in rests]
-    found += [on_openvino(f"openvino int8 + {rest}", int8_graph, image, args.threads, rest) for rest in rests]
+    found: list[Contender] = []
+    about: dict[str, Any] = {"FakeQuantize nodes": {}, "peer": None}
+    for number, config in enumerate(args.configs):
+        forms, about["FakeQuantize nodes"][config.stem] = forms_of(config, args, folder / str(number))
+        found += forms
     if args.ultralytics:
         peer, version = export_peer(args.ultralytics, folder)
         graph = quantize_peer(peer)
         about["peer"] = {"ultralytics": version, "FakeQuantize nodes": count_quantizers(graph)}
-        tensor = random.random((1, 3, PEER_SIZE, PEER_SIZE), np.float32)
-        found += [on_openvino(f"{PEER} int8 + {rest}", graph, tensor, args.threads, rest) for rest in rests]
+        tensor = np.random.default_rng(0).random((1, 3, PEER_SIZE, PEER_SIZE), np.float32)
+        found += [on_openvino(f"{PEER} int8 + {rest}", graph, tensor, args.threads, rest) for rest in rests()]
     return found, about
 
 
 def count_quantizers(graph: ov.Model) -> int:
     """Count the nodes that make a graph INT8; none would mean that floats are about to be measured under its name."""
-    count = sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+    count = int(sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ops()))
     if not count:
         raise SystemExit("the quantizer returned a float graph")
     return count
@@ -198,14 +213,11 @@ def measure(found: Sequence[Contender], rounds: int, warm_up: int) -> dict[str, 
     return dict(times)
 
 
-def ratios(times: dict[str, list[float]]) -> dict[str, float]:
-    """Give how often each of our INT8 runs goes into each other contender's, as the median over rounds."""
-    ours = [name for name in times if name.startswith("openvino int8")]
-    pairs = [(other, base) for base in ours for other in times if other != base]
-    return {
-        f"{other} / {base}": round(statistics.median(a / b for a, b in zip(times[other], times[base], strict=True)), 3)
-        for other, base in pairs
-    }
+def ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Give how often each INT8 run of ours goes into each other contender's; see statistics.compare."""
+    ms = {name: np.array(values) for name, values in times.items()}
+    ours = [name for name in times if "int8" in name and not name.startswith(PEER)]
+    return {f"{other} / {base}": compare(ms[other], ms[base]) for base in ours for other in times if other != base}
 
 
 def profile(contender: Contender) -> list[dict[str, Any]]:
@@ -226,29 +238,25 @@ def profile(contender: Contender) -> list[dict[str, Any]]:
 
 def machine(threads: int) -> dict[str, Any]:
     """Say where this was measured."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = {package.__name__: package.__version__ for package in (ort, ov, nncf, torch)}
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "capabilities": list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-        "threads": threads,
-        "load": os.getloadavg()[0],
-        **versions,
-    }
+    capabilities = list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    load = os.getloadavg()[0]
+    return {**machine_identity(), "capabilities": capabilities, "threads": threads, "load": load, **versions}
 
 
 def main() -> None:
     """Measure, print tables, and write them where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", type=Path, nargs="*", metavar="CONFIG", help="default: configs/dla34_736.yaml")
+    parser.add_argument("--int8-only", action="store_true", help="leave the float forms out")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=30, help="6 at least")
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--ultralytics", type=Path, metavar="PYTHON", help="an interpreter that has ultralytics")
     parser.add_argument("--profile", action="store_true", help="also sum up what each kind of node takes")
     args = parser.parse_args()
+    args.configs = args.configs or [CONFIG]
     with tempfile.TemporaryDirectory() as folder:
         found, about = contenders(args, Path(folder))
     times = measure(found, args.rounds, args.warm_up)
@@ -257,14 +265,15 @@ def main() -> None:
         "graphs": about,
         "rounds": args.rounds,
         "ms": {
-            name: {"median": round(statistics.median(ms), 2), "least": round(min(ms), 2)} for name, ms in times.items()
+            name: {key: round(value, 2) for key, value in quantiles(np.array(ms)).items()} for name, ms in times.items()
         },
         "ratios": ratios(times),
     }
+    print(f"{'ms':44} {'fastest tenth':>14} {'median':>9}")
     for name, row in report["ms"].items():
-        print(f"{name:32} {row['median']:9.2f} ms (least {row['least']:.2f})")
+        print(f"{name:44} {row['fastest_tenth']:14.2f} {row['p50']:9.2f}")
     for name, ratio in report["ratios"].items():
-        print(f"{name:64} {ratio:7.2f}")
+        print(f"{name:72} {ratio_text(ratio)}")
     if args.profile:
         report["profile"] = {contender.name: profile(contender) for contender in found if contender.profiled}
         for name, rows in report["profile"].items():

@@ -1,7 +1,7 @@
 """How much `--smooth` steadies keypoints, and how late it makes them, on synth video.
 
     mdpose-edge synth video VIDEO --seconds 20 --people 4
-    python benchmarks/smooth.py VIDEO... [--every 2] [--model BUNDLE] [--json FILE]
+    python -m benchmarks.smooth VIDEO... [--every 2] [--model BUNDLE] [--json FILE]
 
 The poses are the truth with Laplace noise of a sigma that is told to the filter; with --model they are what that model
 finds of each person. Beside it stand raw poses, a moving average and a one-euro filter (Casiez et al., CHI 2012), each
@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from track import load_truth, model_poses, noisy_poses, parse_options
-from track_metrics import SAME, TruthFrame
 
+from benchmarks.track import load_truth, model_poses, noisy_poses, parse_options
+from benchmarks.track_metrics import SAME, TruthFrame
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS
 from mdpose_edge.track import kalman

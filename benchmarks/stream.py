@@ -6,7 +6,8 @@
     python -m benchmarks.stream TINY_BUNDLE VIDEO/video.mp4 --memory 10000
 
 - throughput: the pipeline against the sequential loop (read, estimate, write), and against the engine alone; each runs
-  --rounds times in turn, and the ratio is that of the medians. The sink is a JSONL file.
+  --rounds times in turn. Conclusions rest on the ratios within rounds; the medians and the fastest tenth stand beside.
+  The sink is a JSONL file.
 - host: preprocessing, decoding and NMS for one frame, one thread, beside the engine's own time for it.
 - crowd: end to end for the frames of a crowd with all its people, and with all but one person's components held below
   the threshold, in turn: what more people cost. The engine's time does not depend on the picture.
@@ -32,13 +33,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.decoders.mdpose import EMPTY_LOGIT, Scenario, make_heads
+from mdpose_edge.bench.statistics import MIN_ROUNDS, compare, fastest_tenth, quantiles, ratio_text
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.families.mdpose.heads import constants_of
 from mdpose_edge.machine.facts import machine_identity
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import DecodeSpec
 from mdpose_edge.stream.files import VideoFile
-from mdpose_edge.stream.frames import Frame, FrameSource
+from mdpose_edge.stream.frames import CapturedFrame, FrameSource
 from mdpose_edge.stream.pipeline import run_pipeline
 from mdpose_edge.stream.result import FrameResult
 from mdpose_edge.stream.sinks import JsonlSink
@@ -121,12 +123,13 @@ def measure_throughput(estimator: PoseEstimator, video: Path, frames: int, round
             rates["engine"].append(engine_alone(estimator, first, frames))
             rates["sequential"].append(sequential(estimator, video, out, frames))
             rates["pipelined"].append(pipelined(estimator, video, out, frames))
-    median = {name: float(np.median(values)) for name, values in rates.items()}
+    ms = {name: 1e3 / np.array(values) for name, values in rates.items()}
     return {
-        "fps": median,
+        "fps": {name: 1e3 / float(np.median(values)) for name, values in ms.items()},
+        "fps_of_fastest_tenth": {name: 1e3 / fastest_tenth(values) for name, values in ms.items()},
         "all_fps": rates,
-        "pipelined_over_sequential": median["pipelined"] / median["sequential"],
-        "pipelined_over_engine": median["pipelined"] / median["engine"],
+        "sequential_over_pipelined": compare(ms["sequential"], ms["pipelined"]),
+        "engine_over_pipelined": compare(ms["engine"], ms["pipelined"]),
     }
 
 
@@ -145,9 +148,13 @@ def measure_host(estimator: PoseEstimator, image: Image, repeats: int) -> dict[s
         d = time.perf_counter()
         for name, seconds in (("preprocess", b - a), ("engine", c - b), ("decode", d - c)):
             times[name].append(1e3 * seconds)
-    median = {name: float(np.median(values)) for name, values in times.items()}
-    host = median["preprocess"] + median["decode"]
-    return {"ms": median, "host_ms": host, "host_over_engine": host / median["engine"], "people": people}
+    ms = {name: np.array(values) for name, values in times.items()}
+    host = ms["preprocess"] + ms["decode"]
+    return {
+        "ms": {name: quantiles(values) for name, values in {**ms, "host": host}.items()},
+        "host_over_engine": compare(host, ms["engine"]),
+        "people": people,
+    }
 
 
 def measure_crowd(estimator: PoseEstimator, folder: Path, repeats: int) -> dict[str, Any]:
@@ -170,9 +177,10 @@ def measure_crowd(estimator: PoseEstimator, folder: Path, repeats: int) -> dict[
             begin = time.perf_counter()
             people[kind].append(len(estimator.decode(heads, geometry)))
             ms[kind].append(1e3 * (ready - start + time.perf_counter() - begin))
-    median = {kind: float(np.median(values)) for kind, values in ms.items()}
+    times = {kind: np.array(values) for kind, values in ms.items()}
     counts = {kind: float(np.mean(values)) for kind, values in people.items()}
-    return {"ms": median, "people": counts, "crowd_over_one": median["crowd"] / median["one"]}
+    figures = {kind: quantiles(values) for kind, values in times.items()}
+    return {"ms": figures, "people": counts, "crowd_over_one": compare(times["crowd"], times["one"])}
 
 
 def leave_one(heads: Heads) -> None:
@@ -193,11 +201,11 @@ class Looped(FrameSource):
         super().__init__(str(path))
         self._path, self._open = path, True
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[CapturedFrame]:
         index = 0
         while self._open:
             for frame in VideoFile(self._path):
-                yield Frame(index, index / 30, frame.image_bgr, frame.name)
+                yield CapturedFrame(index, index / 30, frame.image_bgr, frame.name)
                 index += 1
 
     def close(self) -> None:
@@ -215,7 +223,7 @@ def measure_memory(estimator: PoseEstimator, video: Path, frames: int) -> dict[s
     marks: list[float] = []
     step = max(1, (frames - 200) // 20)
 
-    def look(done: int, total: int) -> None:
+    def look(done: int, total: int, note: str = "", stage: str = "") -> None:
         if done >= 200 and (done - 200) % step == 0:
             marks.append(resident_mb())
 
@@ -237,7 +245,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="FRAMES")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7, help=f"{MIN_ROUNDS} at least")
     parser.add_argument("--threshold", type=float, default=0.3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -254,19 +262,21 @@ def main() -> None:
             record["throughput"] = found = measure_throughput(estimator, options.video, options.frames, options.rounds)
             print(
                 "frames/s: " + ", ".join(f"{name} {fps:.2f}" for name, fps in found["fps"].items()),
-                f"\npipelined: {found['pipelined_over_sequential']:.3f} x sequential, "
-                f"{found['pipelined_over_engine']:.3f} x the engine alone",
+                f"\ntime, sequential over pipelined: {ratio_text(found['sequential_over_pipelined'])}",
+                f"\ntime, engine alone over pipelined: {ratio_text(found['engine_over_pipelined'])}",
             )
             record["host"] = host = measure_host(estimator, image, options.frames)
             print(
-                f"host: {host['host_ms']:.2f} ms for {image.shape[1]}x{image.shape[0]} with {host['people']} people, "
-                f"{100 * host['host_over_engine']:.2f}% of the engine's {host['ms']['engine']:.1f} ms"
+                f"host: {host['ms']['host']['p50']:.2f} ms (median) for {image.shape[1]}x{image.shape[0]} with "
+                f"{host['people']} people; over the engine's {host['ms']['engine']['p50']:.1f} ms: "
+                f"{ratio_text(host['host_over_engine'])}"
             )
             if options.crowd:
                 record["crowd"] = crowd = measure_crowd(estimator, options.crowd, options.frames)
                 print(
-                    f"crowd: {crowd['people']['crowd']:.0f} people {crowd['ms']['crowd']:.2f} ms, "
-                    f"{crowd['people']['one']:.0f} {crowd['ms']['one']:.2f} ms: {crowd['crowd_over_one']:.4f} x"
+                    f"crowd: {crowd['people']['crowd']:.0f} people {crowd['ms']['crowd']['p50']:.2f} ms, "
+                    f"{crowd['people']['one']:.0f} {crowd['ms']['one']['p50']:.2f} ms: "
+                    f"{ratio_text(crowd['crowd_over_one'])}"
                 )
     if options.json:
         options.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """How well `--track` keeps identities on synth video, beside the plain way: the most similar pose of the frame before.
 
     mdpose-edge synth video VIDEO --seconds 20 --people 6
-    python benchmarks/track.py VIDEO... [--every 2] [--model BUNDLE] [--json FILE]
+    python -m benchmarks.track VIDEO... [--every 2] [--model BUNDLE] [--json FILE]
 
 Several videos give mean and range; --every 2 sees every second frame only: half the frame rate. With --model the poses
 are that model's. Without, they are the truth with Laplace noise of a sigma that is told to the tracker, wrong now and
@@ -19,8 +19,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from track_metrics import TruthFrame, score_tracks
 
+from benchmarks.track_metrics import TruthFrame, score_tracks
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.poses import Poses
 from mdpose_edge.spec import COCO_KEYPOINTS

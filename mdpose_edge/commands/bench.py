@@ -96,10 +96,10 @@ def _print(found: Benchmark) -> None:
 
 
 def _print_run(run: Run) -> None:
-    columns = (f"ms per call of {run.batch}", "p50", "p90", "p99", "images/s")
+    keys = ("fastest_tenth", "p50", "p90", "p99")
+    columns = (f"ms per call of {run.batch}", "fastest tenth", *keys[1:], "images/s")
     rows = [
-        (name, *(f"{ms[key]:.2f}" for key in ("p50", "p90", "p99")), f"{ms['images_per_s']:.1f}")
-        for name, ms in run.stages_ms.items()
+        (name, *(f"{ms[key]:.2f}" for key in keys), f"{ms['images_per_s']:.1f}") for name, ms in run.stages_ms.items()
     ]
     variant = run.variant
     threads = "the engine's own choice" if variant.threads is None else variant.threads
@@ -121,9 +121,16 @@ def _megabytes(memory: float | str) -> str:
 def _print_ratio(ratio: dict[str, Any]) -> None:
     one, other = ratio["one"], ratio["other"]
     rows = [
-        (name, f"{r['median']:.3f}", f"{r['low']:.3f}-{r['high']:.3f}", "yes" if r["tells_apart"] else "no")
+        (
+            name,
+            f"{r['median']:.3f}",
+            f"{r['low']:.3f}-{r['high']:.3f}",
+            "yes" if r["tells_apart"] else "no",
+            f"{r['of_fastest']:.3f}",
+        )
         for name, r in ratio["stages"].items()
     ]
     confidence = next(iter(ratio["stages"].values()))["confidence"]
     typer.echo(f"\ntime per image: {one['model']} on {one['engine']} / {other['model']} on {other['engine']}")
-    print_table("", ("stage", "ratio", f"{confidence:.1%} interval", "differ"), rows)
+    print_table("", ("stage", "within rounds", f"{confidence:.1%} interval", "differ", "of fastest tenths"), rows)
+    typer.echo('"differ" rests on the ratios within rounds')

@@ -34,6 +34,7 @@ def models(
     force: Force = False,
 ) -> None:
     """List configurations with their parameters and GFLOP; times only where they are measured in this very run."""
+    from mdpose_edge.bench.statistics import quantiles
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.export.presets import describe, measure_ms, preset_files
     from mdpose_edge.machine.facts import machine_identity
@@ -42,12 +43,12 @@ def models(
     precisions = list(dict.fromkeys(measure or []))
     paths = configs or preset_files()
     presets = [describe(path) for path in paths]
-    times: list[dict[str, float]] = [{} for _ in paths]
+    times: list[dict[str, dict[str, float]]] = [{} for _ in paths]
     with progress_shown("measuring") as report:
         for number, path in enumerate(paths):
             for precision in precisions:
                 found = measure_ms(path, target.value, precision, threads=threads, repeats=repeats)
-                times[number][precision] = round(found, 3)
+                times[number][precision] = {name: round(ms, 3) for name, ms in quantiles(found).items()}
                 report(len(precisions) * number + len(times[number]), len(precisions) * len(paths), path.stem)
     rows = [
         (
@@ -56,10 +57,11 @@ def models(
             ", ".join(f"{name} {value}" for name, value in preset.summary.items()),
             f"{preset.parameters / 1e6:.2f}",
             f"{preset.gflop:.1f}",
-            *(f"{times[number][precision]:.1f}" for precision in precisions),
+            *(f"{times[number][precision][key]:.1f}" for precision in precisions for key in ("fastest_tenth", "p50")),
         )
         for number, preset in enumerate(presets)
     ]
+    heads = [f"{precision}, {what}" for precision in precisions for what in ("fastest tenth", "median")]
     columns = ("preset", "input", "network", "params, M", "GFLOP")
     document: dict[str, Any] = {"presets": [vars(p) | {"ms": t} for p, t in zip(presets, times, strict=True)]}
     title = "per image"
@@ -68,4 +70,4 @@ def models(
         document["measured"] = {**conditions, "machine": machine_identity(), "repeats": repeats}
         title = f"per image; ms: the network alone, {target.value}, {threads} thread(s), {machine_identity()['cpu']}"
     write_json(json_file, document)
-    print_table(title, (*columns, *(f"{precision}, ms" for precision in precisions)), rows)
+    print_table(title, (*columns, *heads), rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdpose_edge.common.optional import require
 from mdpose_edge.errors import ConfigError
@@ -81,8 +82,8 @@ def describe(path: Path) -> Preset:
     )
 
 
-def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats: int) -> float:
-    """Export a configuration with random weights and time its engine: the median ms of one image, network alone.
+def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats: int) -> NDArray[np.float64]:
+    """Export a configuration with random weights and time its engine: (repeats,) ms of one image, network alone.
 
     Args:
         path: the configuration.
@@ -107,7 +108,7 @@ def measure_ms(path: Path, target: str, precision: str, *, threads: int, repeats
         spec, adapter = open_engine(bundle, None, threads)
         with adapter:
             images = np.random.default_rng(0).integers(0, 256, (1, spec.input.height, spec.input.width, 3), np.uint8)
-            return float(np.median([_timed(adapter, images) for _ in range(WARM_UP_RUNS + repeats)][WARM_UP_RUNS:]))
+            return np.array([_timed(adapter, images) for _ in range(WARM_UP_RUNS + repeats)][WARM_UP_RUNS:])
 
 
 def _spec(path: Path) -> ModelSpec:

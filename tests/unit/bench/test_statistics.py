@@ -12,10 +12,12 @@ from mdpose_edge.bench.statistics import (
     MAX_SPREAD,
     MAX_TAIL,
     MIN_ROUNDS,
+    compare,
     fastest_tenth,
     judge_stability,
     median_ratio,
     quantiles,
+    ratio_text,
 )
 
 
@@ -92,3 +94,15 @@ def test_the_interval_has_its_confidence_and_no_shorter_one_does(rounds: int) ->
 def test_too_few_rounds_are_refused(ones: int, others: int) -> None:
     with pytest.raises(ValueError, match="at least"):
         median_ratio(np.ones((ones, 3)), np.ones((others, 3)))
+
+
+def test_one_comparison_has_both_ratios() -> None:
+    """A neighbour on both sides of half of the rounds leaves both ratios; one on one side moves the median."""
+    held_up = np.where(np.arange(12) % 2 == 0, 5.0, 1.0)
+    found = compare(3.0 * held_up, held_up)
+    assert found == {"within_rounds": 3.0, "low": 3.0, "high": 3.0, "of_fastest": 3.0}
+    assert ratio_text(found) == "3.00 within rounds (3.00-3.00), 3.00 of the fastest tenths"
+    one_sided = compare(np.where(np.arange(12) < 8, 9.0, 3.0), np.ones(12))
+    assert (one_sided["within_rounds"], one_sided["of_fastest"]) == (9.0, 3.0)
+    with pytest.raises(ValueError, match="at least 6 rounds"):
+        compare(np.ones(5), np.ones(5))
