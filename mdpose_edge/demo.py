@@ -1,11 +1,13 @@
 """The demo: from nothing to poses on every CPU engine, with the public pieces in their order.
 
 Its model is DLA-34 with a small input and head, fine-tuned on freshly drawn people from a small checkpoint that ships
-with the package (see docs/model-card.md); nothing is downloaded.
+with the package (see docs/model-card.md); nothing is downloaded. A photograph is shown too, through the shipped model
+for photographs in INT8 (see docs/model-card-people.md).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import time
@@ -18,10 +20,11 @@ from mdpose_edge.common.files import write_whole
 from mdpose_edge.common.progress import Progress, in_stage
 from mdpose_edge.datasets.images import read_image, write_image
 from mdpose_edge.draw import contact_sheet
-from mdpose_edge.errors import ConfigError, TrainingError
+from mdpose_edge.errors import ConfigError, MissingPackageError, TrainingError
 from mdpose_edge.evaluate import evaluate
 from mdpose_edge.export.bundle import export_checkpoint
 from mdpose_edge.export.options import ExportOptions
+from mdpose_edge.export.shipped_int8 import export_shipped_int8
 from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.stream.folder import infer_images
 from mdpose_edge.synth import write_dataset
@@ -39,6 +42,10 @@ VARIETY = 0.0
 CALIBRATION_IMAGES = 128
 INT8_BUNDLE, INT8_REPORT = "openvino-int8", "int8-report"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_CELL_WH = 12, 4, (320, 320)
+"""The last of them is the photograph."""
+PHOTO_MODEL, PHOTO_BUNDLE = "people-int8", "people-openvino-int8"
+PHOTO_IN_SKIMAGE = "data/astronaut.png"
+"""Eileen Collins, NASA, in the public domain: scikit-image has it in its wheels."""
 
 MARKER = ".mdpose-edge-demo"
 """Marks a folder that a later demo may replace."""
@@ -53,15 +60,17 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress) -> dict[str, Any]:
         progress: called with how far each stage is.
 
     Returns:
-        What summary.json holds: seconds; AP, AP50 and ms per image (median) of each engine; and of the INT8 bundle the
-        same with the gate's verdict.
+        What summary.json holds: seconds; AP, AP50 and ms per image (median) of each engine; of the INT8 bundle the same
+        with the gate's verdict; and of the photograph, scores of the poses found, and the verdict on their model.
 
     Raises:
         ConfigError: `out` exists and is no demo's folder.
+        MissingPackageError: the extra `demo` is not installed.
         GateError: INT8 lost more than the gate allows; there is no INT8 bundle then.
         TrainingError: a SIGTERM ended the training.
     """
     start = time.perf_counter()
+    photo = photo_path()
     _clear(out)
     data = out / "data"
     write_dataset(
@@ -81,9 +90,11 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress) -> dict[str, Any]:
     for target in ("onnx", "openvino"):
         _export(model, out / target, target, progress)
     engines = {engine: _measure(engine, path, data, progress) for engine, path in artifacts.items()}
-    _paint(out, data, progress)
     int8 = _quantize(out, model, data, progress)
-    summary = {"seconds": round(time.perf_counter() - start, 1), "engines": engines, "int8": int8}
+    verdict = _quantize_shipped(out, progress)
+    poses = _paint(out, data, photo, progress)
+    shown = {"file": photo.name, "scores": [pose["score"] for pose in poses], "verdict": verdict}
+    summary = {"seconds": round(time.perf_counter() - start, 1), "engines": engines, "int8": int8, "photo": shown}
     write_whole(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
@@ -143,19 +154,41 @@ def _quantize(out: Path, model: Path, data: Path, progress: Progress) -> dict[st
     return {**_measure("openvino", bundle, data, progress), "verdict": accuracy["verdict"]}
 
 
-def _paint(out: Path, data: Path, progress: Progress) -> None:
-    images = sorted((data / "val2017").glob("*.jpg"))[:SHEET_IMAGES]
+def photo_path() -> Path:
+    """Return the photograph that is shown, which a dependency has with it.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    found = importlib.util.find_spec("skimage")
+    photo = None if found is None or found.origin is None else Path(found.origin).parent / PHOTO_IN_SKIMAGE
+    if photo is None or not photo.is_file():
+        expected, do = "the package scikit-image, for the photograph", 'run: pip install "mdpose-edge[demo]"'
+        raise MissingPackageError("mdpose-edge demo", expected=expected, got="none installed", do=do)
+    return photo
+
+
+def _quantize_shipped(out: Path, progress: Progress) -> str:
+    """Export the model for photographs in INT8; return the gate's verdict."""
+    bundle = out / PHOTO_BUNDLE
+    export_shipped_int8(PHOTO_MODEL, bundle, "openvino", progress=in_stage(progress, f"exporting {PHOTO_MODEL}"))
+    accuracy = open_bundle(bundle).spec.provenance.accuracy
+    assert accuracy is not None
+    return str(accuracy["verdict"])
+
+
+def _paint(out: Path, data: Path, photo: Path, progress: Progress) -> list[dict[str, Any]]:
+    """Paint drawn people and the photograph on one sheet; return the photograph's poses."""
+    images = sorted((data / "val2017").glob("*.jpg"))[: SHEET_IMAGES - 1]
     painted = out / "painted"
-    infer_images(
-        out / "openvino",
-        [str(path) for path in images],
-        painted,
-        progress=in_stage(progress, "painting poses"),
-    )
-    sheet = contact_sheet(
-        [read_image(painted / path.name, orient=False) for path in images], SHEET_COLUMNS, SHEET_CELL_WH
-    )
+    show = in_stage(progress, "painting poses")
+    infer_images(out / "openvino", [str(path) for path in images], painted, progress=show)
+    found = infer_images(out / PHOTO_BUNDLE, [photo], painted)
+    names = [path.name for path in (*images, photo)]
+    sheet = contact_sheet([read_image(painted / name, orient=False) for name in names], SHEET_COLUMNS, SHEET_CELL_WH)
     write_image(out / "poses.png", sheet)
+    poses: list[dict[str, Any]] = found["images"][0]["poses"]
+    return poses
 
 
 def _clear(out: Path) -> None:

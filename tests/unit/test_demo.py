@@ -8,10 +8,32 @@ pytest.importorskip("torch")
 
 from mdpose_edge import demo
 from mdpose_edge.common.progress import no_progress
-from mdpose_edge.errors import TrainingError
+from mdpose_edge.datasets.images import read_image
+from mdpose_edge.errors import MissingPackageError, TrainingError
 from mdpose_edge.train import loop
 
 
+@pytest.fixture
+def photo() -> Path:
+    """The demo's photograph, or a skip."""
+    try:
+        return demo.photo_path()
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+
+
+def test_the_photograph_is_a_person_in_colour(photo: Path) -> None:
+    assert read_image(photo, orient=False).shape == (512, 512, 3)
+
+
+def test_without_the_photograph_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PHOTO_IN_SKIMAGE", "data/nobody.png")
+    with pytest.raises(MissingPackageError, match=r'pip install "mdpose-edge\[demo\]"'):
+        demo.run_demo(tmp_path / "demo", progress=no_progress)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("photo")
 def test_a_training_that_was_ended_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SIGTERM saves and ends training in good order; the demo must not take the rest for a result."""
     monkeypatch.setattr(loop, "train", lambda config, data, out, **_: out / loop.RESUME_FILE)
