@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.common.progress import Progress
 from mdpose_edge.datasets.coco import read_annotations, whole_number
-from mdpose_edge.datasets.faults import Fault, annotation_faults
+from mdpose_edge.datasets.faults import Fault, annotation_faults, records_of
 from mdpose_edge.datasets.images import (
     annotated_frames,
     decode_image,
@@ -95,8 +95,7 @@ def check_data(
     """
     located = locate(data_dir, split, data_format)
     data = coco_form(read_annotations(located.annotation_file), located, split)
-    images = [record for record in data.get("images") or [] if isinstance(record, dict)]
-    people = [record for record in data.get("annotations") or [] if isinstance(record, dict)]
+    images, people = records_of(data.get("images")), records_of(data.get("annotations"))
     if not images:
         raise DataError(str(located.annotation_file), expected="images", got="none", do="use another file")
     has_boxes = located.format == BOX_FORMAT

@@ -138,3 +138,16 @@ def test_data_check_counts_the_boxes_of_a_sound_file(tmp_path: Path, command: Ru
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(empty))
     assert "nothing annotated" in check_data(tmp_path, "val").counts()
     assert np.all([fault.image is None for fault in check_data(tmp_path, "val").faults if "annotated" in fault.kind])
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("value", [1e308, "text", {}])
+def test_data_check_tells_a_section_that_is_no_list(key: str, value: Any, tmp_path: Path) -> None:
+    write_boxes(tmp_path, boxes_document(TWO))
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    if key == "images":
+        with pytest.raises(DataError, match="expected images, got none"):
+            check_data(tmp_path, "val")
+    else:
+        assert "missing section" in check_data(tmp_path, "val").counts()
