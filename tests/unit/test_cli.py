@@ -40,7 +40,20 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, __version__ + "\n", "")
     code, out, _ = run("--help")
     assert code == 0
-    commands = ("synth", "train", "export", "build", "eval", "check", "infer", "calib", "nvdla", "triton", "demo")
+    commands = (
+        "synth",
+        "train",
+        "import",
+        "export",
+        "build",
+        "eval",
+        "check",
+        "infer",
+        "calib",
+        "nvdla",
+        "triton",
+        "demo",
+    )
     assert all(command in out for command in commands)
 
 
