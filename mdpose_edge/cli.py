@@ -35,6 +35,7 @@ from mdpose_edge.commands import (
 )
 from mdpose_edge.commands.door import CRASHED, crash_sentence, hold_standard_files
 from mdpose_edge.common.files import refused
+from mdpose_edge.common.optional import missing_package
 from mdpose_edge.common.secrets import without_secrets
 from mdpose_edge.errors import GateError, MdposeError
 
@@ -100,6 +101,8 @@ def main() -> None:
     except OSError as error:
         _refuse(refused(error.filename or "the output", error, "nothing half-written was kept"))
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
+            _refuse(missing)
         print(f"mdpose-edge: {crash_sentence(error)}", file=sys.stderr)
         sys.exit(CRASHED)
     finally:

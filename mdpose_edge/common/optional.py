@@ -8,6 +8,23 @@ from types import ModuleType
 
 from mdpose_edge.errors import MissingPackageError
 
+EXTRAS = {
+    "av": "video",
+    "faster_coco_eval": "eval",
+    "huggingface_hub": "train",
+    "nncf": "export",
+    "onnx": "export",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "safetensors": "train",
+    "tensorboard": "watch",
+    "tensorrt": "tensorrt",
+    "timm": "train",
+    "torch": "train",
+    "yaml": "train",
+}
+"""The extra that installs a package, by the name that is imported."""
+
 
 def available(name: str) -> bool:
     """Say whether a package could be imported, without importing it."""
@@ -38,3 +55,12 @@ def require(name: str, *, extra: str, feature: str) -> ModuleType:
             got="none installed",
             do=f'run: pip install "mdpose-edge[{extra}]"',
         ) from error
+
+
+def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """Return what to say of an import that failed for want of an extra, or None where that is not the reason."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS or available(name):
+        return None
+    do = f'run: pip install "mdpose-edge[{EXTRAS[name]}]"'
+    return MissingPackageError(expected=f"the package {name} for this command", got="none installed", do=do)

@@ -17,10 +17,12 @@ import pytest
 import typer
 
 from mdpose_edge import cli
-from tests.architecture.package import REPOSITORY
+from mdpose_edge.common.optional import EXTRAS
+from tests.architecture.package import PYPROJECT, REPOSITORY
 from tests.artifacts import Artifacts
 from tests.command import Run, command_runner
 from tests.unit.stream.media import write_video
+from tests.unit.tiny_coco import document, person, write_split
 
 
 @pytest.fixture
@@ -79,6 +81,58 @@ def test_no_command_ends_in_a_traceback(
     text = report.read_text()
     assert "Traceback" in text and "in planted" in text and f"command: mdpose-edge {' '.join([*name, *words])}" in text
     assert "s3cret" not in text
+
+
+WITHOUT_EXTRAS = """
+import json, os, sys
+from mdpose_edge.common.optional import EXTRAS
+sys.modules.update(dict.fromkeys(EXTRAS))
+from mdpose_edge import cli
+for number, words in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = ["mdpose-edge", *words]
+        cli.main()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+"""Runs command lines where none of the optional packages is installed, and prints their exit codes."""
+
+
+def test_a_command_whose_packages_are_not_installed_says_which_to_install(artifacts: Artifacts, tmp_path: Path) -> None:
+    data, config = tmp_path / "data", tmp_path / "config.yaml"
+    write_split(data, document([person(7)]), "train")
+    config.write_text("{}")
+    checkpoint = artifacts.checkpoint()
+    lines = [
+        *([*name, *words_for(name)] for name in COMMANDS if name[0] not in ("doctor", "demo", "synth", "models")),
+        ["train", config, "--data", data, "--out", "run"],
+        ["export", checkpoint, "--target", "onnx", "--out", "bundle"],
+        ["infer", checkpoint, data / "train2017", "--json", "poses.json"],
+        ["infer", artifacts.bundle("onnx"), data / "train2017", "--json", "poses.json"],
+        ["eval", checkpoint, "--data", data, "--split", "train"],
+        ["models", config],
+    ]
+    words = json.dumps([[str(word) for word in line] for line in lines])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, words], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    codes = [int(line) for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
+    told = [(tmp_path / f"{number}.txt").read_text() for number in range(len(lines))]
+    for line, code, error in zip(lines, codes, told, strict=True):
+        assert code in (0, 2), (line, error)
+    assert all('pip install "mdpose-edge[' in error for error in told[-6:]), told[-6:]
+    assert not (tmp_path / "run").exists() and not (tmp_path / "bundle").exists()
+
+
+def test_the_extra_of_a_package_is_the_one_that_brings_it() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    called = {"yaml": "pyyaml", "faster_coco_eval": "faster-coco-eval", "huggingface_hub": "huggingface-hub"}
+    for name, extra in EXTRAS.items():
+        assert any(line.startswith(called.get(name, name)) for line in extras[extra]), (name, extra)
 
 
 def test_a_crash_where_nothing_can_be_written_is_still_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
