@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.calib.select import Traits
+from mdpose_edge.common.arrays import ARRAY_ERRORS
 from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.common.files import visible_files
 from mdpose_edge.common.json_text import parse_json
@@ -225,7 +226,7 @@ def _map_inputs(path: Path, record: CalibrationRecord) -> NDArray[np.uint8]:
     expected = f"uint8 {shape} in C order"
     try:
         inputs: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except ARRAY_ERRORS as error:
         got = "no such file" if not path.exists() else f"a file that is damaged or cut short: {error}"
         raise CalibrationError(str(path), expected=expected, got=got, do=_MAKE_AGAIN) from error
     if inputs.dtype != np.uint8 or inputs.shape != shape or not inputs.flags.c_contiguous:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.check.images import CheckImage, CheckImages
+from mdpose_edge.common.arrays import ARRAY_ERRORS
 from mdpose_edge.common.files import open_whole
 from mdpose_edge.common.json_text import parse_json
 from mdpose_edge.common.progress import Progress
@@ -147,7 +148,7 @@ class Recording:
                 array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
         except KeyError as error:
             raise DataError(self._where, expected=f"{name} in the recording", got="none", do=_AGAIN) from error
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (*ARRAY_ERRORS, zipfile.BadZipFile) as error:
             raise DataError(self._where, expected=f"{name}, undamaged", got=str(error), do=_AGAIN) from error
         return array
 

@@ -6,6 +6,7 @@ Written by the export on any machine, listed with its hash in the spec, read str
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.bundle import Bundle
+from mdpose_edge.common.arrays import ARRAY_ERRORS
 from mdpose_edge.common.document import DocumentFormat, document_json
 from mdpose_edge.errors import BundleError, EngineError
 from mdpose_edge.spec import ModelSpec
@@ -185,7 +187,7 @@ def read_golden(bundle: Bundle) -> Golden:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             golden = Golden(arrays["images"], {name: arrays[f"heads/{name}"] for name in spec.outputs})
-    except (OSError, ValueError, KeyError) as error:
+    except (*ARRAY_ERRORS, KeyError, zipfile.BadZipFile) as error:
         expected = f"images and {len(spec.outputs)} head tensors"
         raise BundleError(str(path), expected=expected, got=str(error), do=_EXPORT_AGAIN) from error
     shape = golden.images.shape[1:]

@@ -46,6 +46,13 @@ def flip_a_byte(folder: Path) -> None:
     (folder / INPUTS_FILE).write_bytes(data)
 
 
+def break_the_header(folder: Path) -> None:
+    """Break it where Python's tokenizer, which numpy reads it by, gives up in a way of its own."""
+    data = bytearray((folder / INPUTS_FILE).read_bytes())
+    data[data.index(b"}")] = ord(" ")
+    (folder / INPUTS_FILE).write_bytes(data)
+
+
 def cut(folder: Path) -> None:
     data = (folder / INPUTS_FILE).read_bytes()
     (folder / INPUTS_FILE).write_bytes(data[:-1])
@@ -82,6 +89,7 @@ SPOILED = {
     "a bare pickle": (lambda c: (c / INPUTS_FILE).write_bytes(pickle.dumps(np.zeros(1))), r"npy: .*damaged"),
     "an npz": (save_zipped, r"npy: .*damaged"),
     "an empty file": (lambda c: (c / INPUTS_FILE).write_bytes(b""), r"npy: .*damaged"),
+    "a broken header": (break_the_header, r"npy: .*damaged"),
     "another type": (lambda c: np.save(c / INPUTS_FILE, np.zeros((4, 32, 64, 3), np.int8)), "got int8"),
     "another shape": (lambda c: np.save(c / INPUTS_FILE, np.zeros((4, 64, 32, 3), np.uint8)), r"\(4, 64, 32, 3\)"),
     "other order in memory": (

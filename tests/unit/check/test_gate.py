@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -246,6 +247,7 @@ def test_data_is_needed_unless_the_reference_carries_it(bundle: Path, tmp_path: 
         pytest.param(lambda path: path.write_text("no"), "a recording", id="no recording"),
         pytest.param(lambda path: np.savez(path, other=np.zeros(3)), "meta in the recording", id="another npz"),
         pytest.param(lambda path: _flip(path), "undamaged", id="a changed byte"),
+        pytest.param(lambda path: _break_a_header(path), "undamaged", id="a broken header"),
     ],
 )
 def test_a_damaged_recording_is_refused(damage: object, words: str, bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -297,6 +299,15 @@ def test_the_document_says_who_was_compared_and_on_what(bundle: Path, data: Path
     assert (document["images"], document["labelled"]) == (3, True)
     assert set(document["outputs"]) == set(open_bundle(bundle).spec.outputs)
     assert set(FIGURES[:6]) <= {finding["key"] for finding in document["findings"]}
+
+
+def _break_a_header(path: Path) -> None:
+    """Leave a bracket of an array's header open, in an archive that is whole."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data.replace(b"}", b" ", 1) if name == "meta.npy" else data)
 
 
 def _flip(path: Path) -> None:
