@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -59,6 +58,17 @@ def place_for_folder(path: Path | None) -> Path | None:
     return path
 
 
+def _takes_files(folder: Path) -> bool:
+    """Try: rights say little of root, and nothing of /proc; the file that is tried has no name, and stays nowhere."""
+    from tempfile import TemporaryFile
+
+    try:
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def _check_place(path: Path, folder: Path, kind: str) -> None:
     from mdpose_edge.common.files import nearest_folder
 
@@ -68,7 +78,7 @@ def _check_place(path: Path, folder: Path, kind: str) -> None:
         raise OutputError("-", expected=f"a {kind}", got="-", do=do)
     if kind == "file" and path.is_dir():
         got = "a folder"
-    elif not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+    elif not above.is_dir() or not (path.exists() or _takes_files(above)):
         got = f"{above}, where nothing can be written"
     else:
         return
