@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ class Evaluation:
     """In COCO's result format, with the category and the order of keypoints of the annotations: see write_results."""
     format: str = "coco"
     """Whose annotations and protocol: one of layout.FORMATS."""
-
+    doubts: dict[str, int] = field(default_factory=dict)
+    """What of the annotations seems wrong and is taken as it stands: how many people show it, by kind."""
     solid: dict[str, float | None] | None = None
     """Of the third dimension, where model and annotations have one: see families/solid_figures.py."""
 
@@ -133,6 +134,7 @@ def evaluate(
         results=data.in_file_order(results),
         format=data.format,
         solid=None if solid is None else solid.figures(),
+        doubts=dict(data.doubts),
     )
 
 

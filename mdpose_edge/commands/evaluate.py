@@ -48,6 +48,7 @@ def evaluate(
     from mdpose_edge.camera import asked_camera
     from mdpose_edge.common.outputs import check_outputs
     from mdpose_edge.datasets.coco import write_results
+    from mdpose_edge.datasets.doubts import doubts_in_words
     from mdpose_edge.datasets.keypoints import keypoint_set
     from mdpose_edge.evaluate import evaluate as run
 
@@ -62,6 +63,8 @@ def evaluate(
     rows = [(name, "no such people" if value is None else f"{value:.4f}") for name, value in found.figures.items()]
     rows += [(name, figure_text(value)) for name, value in (found.solid or {}).items()]
     rows += [("ms per image, median", f"{found.ms['median']:.1f}"), ("ms per image, p90", f"{found.ms['p90']:.1f}")]
+    if found.doubts:
+        typer.echo(f"mdpose-edge: {doubts_in_words(found.doubts, data)}", err=True)
     title = f"{model} on {found.images} images of {data} ({found.format}), {found.engine}"
     print_table(title, ("figure", "value"), rows)
     typer.echo(f"poses: {results}")

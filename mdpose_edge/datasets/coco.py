@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mdpose_edge.camera import Camera
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.common.json_text import parse_json
+from mdpose_edge.datasets.doubts import are_shares, doubts_of
 from mdpose_edge.datasets.three_d import camera_at, third_dimension
 from mdpose_edge.errors import DataError, EngineError
 from mdpose_edge.poses import Poses
@@ -123,6 +124,8 @@ class CocoSplit:
     """(people, K, 3): see Persons."""
     cameras: NDArray[np.float64] | None = None
     """(images, 4): fx, fy, cx, cy of each image's camera, px, NaN where it is not known; None where none is."""
+    doubts: Mapping[str, int] = field(default_factory=dict)
+    """What is taken as it stands though it is most likely wrong, by kind: how many people show it."""
 
     @property
     def result_ids(self) -> tuple[int, ...]:
@@ -292,9 +295,15 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
     people = list(_check_people(data["annotations"], category_id, len(names), index_of, where))
     counts = numbers_of(people, "num_keypoints", 1, where)[:, 0].astype(np.int64)
     keypoints = numbers_of(people, "keypoints", 3 * len(names), where).reshape(-1, len(names), 3)
-    keypoints[counts == 0, :, 2] = 0  # whatever v says: COCO's protocol takes nobody by their keypoints then
+    boxes = at_least_zero("box side", numbers_of(people, "bbox", 4, where), slice(2, 4), where)
+    areas = at_least_zero("area", numbers_of(people, "area", 1, where), slice(None), where)[:, 0]
+    iscrowd = numbers_of(people, "iscrowd", 1, where)[:, 0] != 0
     joints, cameras = third_dimension(people, data["images"], len(names), where)
     owners = np.fromiter((index_of[person["image_id"]] for person in people), np.int64, len(people))
+    wh = np.array([image.wh for image in images], np.float64)[owners]
+    _refuse_shares(keypoints, wh, where)
+    doubts = doubts_of(keypoints, boxes, areas, counts, iscrowd, wh, owners)
+    keypoints[counts == 0, :, 2] = 0  # whatever v says: COCO's protocol takes nobody by their keypoints then
     order = np.argsort(owners, kind="stable")
     return CocoSplit(
         name=name,
@@ -304,13 +313,27 @@ def split_of(data: dict[str, Any], path: Path, image_dir: Path, name: str) -> Co
         keypoint_names=names,
         first_person=np.searchsorted(owners[order], np.arange(len(images) + 1)),
         keypoints=keypoints[order],
-        boxes_xywh=at_least_zero("box side", numbers_of(people, "bbox", 4, where), slice(2, 4), where)[order],
-        areas=at_least_zero("area", numbers_of(people, "area", 1, where), slice(None), where)[order, 0],
-        iscrowd=numbers_of(people, "iscrowd", 1, where)[order, 0] != 0,
+        boxes_xywh=boxes[order],
+        areas=areas[order],
+        iscrowd=iscrowd[order],
         num_keypoints=counts[order],
         keypoints_3d=None if joints is None else joints[order],
         cameras=cameras,
+        doubts=doubts,
     )
+
+
+def _refuse_shares(keypoints: NDArray[np.float64], wh: NDArray[np.float64], where: str) -> None:
+    """Refuse a file whose keypoints are shares of width and height throughout.
+
+    Raises:
+        DataError: it is one.
+    """
+    labelled = (keypoints[:, :, 2] > 0).any(axis=1)
+    if labelled.any() and are_shares(keypoints, wh)[labelled].all():
+        got = f"all of {labelled.sum()} people between 0 and 1"
+        do = "multiply x by the width of the image and y by its height, boxes and areas too"
+        raise DataError(where, expected="keypoints in pixels", got=got, do=do)
 
 
 def completed(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -574,8 +597,10 @@ def numbers_of(people: list[dict[str, Any]], key: str, width: int, where: str) -
     Raises:
         DataError: it is no number, not finite, or too large.
     """
-    values: Iterable[Any] = (person[key] for person in people)
-    flat = values if width == 1 else chain.from_iterable(values)
+    values = [person[key] for person in people]
+    flat = values if width == 1 else list(chain.from_iterable(values))
+    if str in set(map(type, flat)):
+        raise DataError(where, expected=f"numbers under {key}", got="text", do="correct the file")
     try:
         numbers = np.fromiter(flat, np.float64, len(people) * width).reshape(len(people), width)
     except (TypeError, ValueError, OverflowError) as error:

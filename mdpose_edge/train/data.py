@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mdpose_edge.datasets.coco import CocoSplit
 from mdpose_edge.datasets.cutouts import read_cut_outs
+from mdpose_edge.datasets.doubts import doubts_in_words
 from mdpose_edge.datasets.images import read_annotated
 from mdpose_edge.datasets.readers import open_split
 from mdpose_edge.datasets.three_d import camera_at
@@ -262,6 +263,7 @@ def training_batches(
     rank: int = 0,
     ranks: int = 1,
     stopped: Callable[[], bool] = lambda: False,
+    note: Callable[[str], None] | None = None,
 ) -> Callable[[int], Generator[Batch]]:
     """Open the training data.
 
@@ -273,6 +275,7 @@ def training_batches(
         rank: of this process; see RunSampler.
         ranks: processes that share each batch.
         stopped: asked while the workers give nothing; true ends the batches early.
+        note: called with a sentence on annotations that seem wrong.
 
     Returns:
         A function from the first iteration to the batches from there to the end of the run; the worker processes end
@@ -284,6 +287,8 @@ def training_batches(
     """
     data = open_split(data_dir, split, config.data.format, spec.keypoints, spec.classes)
     data.check_in_view()
+    if data.doubts and note is not None:
+        note(doubts_in_words(data.doubts, data_dir))
     images = TrainingImages(data, spec, config)
 
     def batches(start: int) -> Generator[Batch]:

@@ -143,6 +143,7 @@ class _Run:
                 rank=world.rank,
                 ranks=world.size,
                 stopped=lambda: stop.received is not None,
+                note=note if world.is_main else None,
             )
             annotations = locate(data_dir, split, config.data.format).annotation_file
             self.data_sha256 = file_sha256(annotations) if world.is_main else ""

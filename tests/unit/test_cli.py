@@ -167,6 +167,26 @@ def test_eval_prints_ten_figures_and_writes_results(run: Run, artifacts: Artifac
     assert {row["image_id"] for row in json.loads(results.read_text())} <= {3, 7}
 
 
+def test_eval_tells_what_it_takes_though_it_seems_wrong(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
+    write_split(tmp_path / "data", document([person(7), person(7), person(3)]))
+    words = ("--data", tmp_path / "data", "--results", tmp_path / "r.json", "--json", tmp_path / "e.json")
+    code, _, error = run("eval", artifacts.bundle("onnx"), *words, "--threads", 1)
+    said = (
+        f"{tmp_path / 'data'}: annotations that seem wrong are taken as they stand: person twice (1); mdpose-edge data"
+    )
+    assert code == 0 and said in error
+    assert json.loads((tmp_path / "e.json").read_text())["doubts"] == {"person twice": 1}
+
+
+def test_a_place_where_no_file_can_be_is_refused_before_the_work(
+    run: Run, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    code, _, error = run("calib", "show", artifacts.calibration(), "--out", sheet, "--json", "/proc/absent/x")
+    assert code == 2 and "/proc, where nothing can be written" in error
+    assert not sheet.exists()
+
+
 def test_check_tells_held_from_fallen_by_its_exit_code(run: Run, artifacts: Artifacts, tmp_path: Path) -> None:
     write_split(tmp_path / "data", document([person(7), person(3)]))
     bundle, record = artifacts.bundle("onnx"), tmp_path / "check.json"

@@ -207,3 +207,74 @@ def test_a_picture_is_shrunk_by_its_content_whatever_its_name(suffix: str, tmp_p
     path.write_bytes(cv2.imencode(suffix, picture)[1].tobytes())
     frame, shrunk = read_annotated(path, (640, 480), shrink=4)
     assert (frame.shape[:2], shrunk) == (((120, 160), 4) if suffix == ".jpg" else ((480, 640), 1))
+
+
+def twice(**changes: Any) -> Change:
+    return lambda data: data["annotations"].append({**data["annotations"][0], "id": 9, **changes})
+
+
+def as_shares(annotation: dict[str, Any]) -> None:
+    points = np.reshape(annotation["keypoints"], (-1, 3)) / (320, 240, 1)
+    annotation["keypoints"] = points.ravel().tolist()
+
+
+def with_a_keypoint(*values: float) -> Change:
+    def change(data: dict[str, Any]) -> None:
+        data["annotations"][0]["keypoints"][12:15] = values
+
+    return change
+
+
+DOUBTED: dict[str, tuple[Change, set[str]]] = {
+    "nothing": (lambda data: None, set()),
+    "a person twice": (twice(), {"person twice"}),
+    "twice, the box moved": (twice(bbox=[99.7, 40, 120, 120]), {"person twice"}),
+    "a crowd of the same keypoints": (twice(iscrowd=1), set()),
+    "unlabelled twice": (lambda d: d["annotations"].append({**d["annotations"][1], "id": 9}), {"person twice"}),
+    "two unlabelled": (lambda data: data["annotations"].append(unlabelled(3, id=9, x=180)), set()),
+    "one in shares": (lambda data: as_shares(data["annotations"][0]), {"shares for pixels", "keypoint outside box"}),
+    "v = 3": (with_a_keypoint(150, 100, 3), {"bad visibility"}),
+    "v = 0.9": (with_a_keypoint(150, 100, 0.9), {"bad visibility"}),
+    "v = -1": (with_a_keypoint(150, 100, -1), {"bad visibility", "num_keypoints disagrees"}),
+    "count": (first(num_keypoints=0), {"num_keypoints disagrees"}),
+    "an area of 1": (first(area=1.0), {"area unlike its box"}),
+    "the area of the image": (first(area=320 * 240), {"area unlike its box"}),
+    "a flat box": (first(bbox=[100, 40, 0, 120]), {"non-positive box"}),
+    "corners for sides": (first(bbox=[100, 40, 220, 160]), set()),
+    "corners for sides, to the right": (first(bbox=[150, 40, 220, 160]), {"box outside image", "keypoint outside box"}),
+    "a keypoint far away": (with_a_keypoint(310, 235, 2), {"keypoint outside box"}),
+    "a keypoint beyond": (with_a_keypoint(400, 100, 1), {"keypoint outside box", "keypoint outside image"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "kinds"), DOUBTED.values(), ids=DOUBTED)
+def test_what_is_taken_though_it_seems_wrong_is_counted_as_the_check_counts_it(
+    change: Change, kinds: set[str], tmp_path: Path
+) -> None:
+    data = both()
+    change(data)
+    write(tmp_path, data)
+    counted = check_data(tmp_path, "val").counts()
+    assert set(counted) == kinds
+    assert open_split(tmp_path, "val").doubts == counted
+
+
+def test_a_file_in_shares_of_the_image_is_refused(tmp_path: Path) -> None:
+    data = both()
+    for annotation in data["annotations"]:
+        as_shares(annotation)
+    write(tmp_path, data)
+    with pytest.raises(DataError, match="expected keypoints in pixels, got all of 2 people between 0 and 1"):
+        open_split(tmp_path, "val")
+    assert check_data(tmp_path, "val").counts()["shares for pixels"] == 2
+
+
+@pytest.mark.parametrize("key", ["keypoints", "bbox", "iscrowd", "area"])
+def test_numbers_as_text_are_refused(key: str, tmp_path: Path) -> None:
+    data = both()
+    value = data["annotations"][0][key]
+    data["annotations"][0][key] = [*map(str, value)] if isinstance(value, list) else str(value)
+    write(tmp_path, data)
+    with pytest.raises(DataError, match=f"expected numbers under {key}, got text"):
+        open_split(tmp_path, "val")
+    assert check_data(tmp_path, "val").faults

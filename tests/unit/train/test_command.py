@@ -25,6 +25,7 @@ from mdpose_edge.train.loop import LOG_FILE, MODEL_FILE, RESUME_FILE
 from mdpose_edge.train.signals import StopSignal
 from mdpose_edge.train.state import CURVES_FILE, EVAL_FILE
 from tests.command import Run, command_runner
+from tests.unit.tiny_coco import document, person, write_split
 from tests.unit.train.crude_people import tiny_config
 
 
@@ -64,6 +65,14 @@ def test_progress_tells_speed_data_wait_and_accuracy(train: Run, tmp_path: Path)
     assert re.search(r"training: 2/4, eta 0:\d\d:\d\d, loss .*, AP \d\.\d{3}$", second)
     assert last.split("training: ")[1].startswith("4/4, loss")
     assert [row["iteration"] for row in read_csv(tmp_path / "run" / EVAL_FILE)] == ["2", "4"]
+
+
+def test_annotations_that_seem_wrong_are_told(train: Run, tmp_path: Path) -> None:
+    people = [person(7), person(7), person(3)]
+    write_split(tmp_path / "data", document(people), "train")
+    code, _, err = train("--data", tmp_path / "data", "--set", "schedule.iterations=2")
+    assert code == 0
+    assert f"{tmp_path / 'data'}: annotations that seem wrong are taken as they stand: person twice (1); mdpo" in err
 
 
 class AskedAtOnce(StopSignal):
