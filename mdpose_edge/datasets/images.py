@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mdpose_edge.common.files import name_text, write_whole
 from mdpose_edge.common.outputs import MADE_BY
-from mdpose_edge.datasets.animations import is_animation
+from mdpose_edge.datasets.animations import is_animation, tiff_pages
 from mdpose_edge.datasets.orientation import (
     SIDEWAYS,
     UPRIGHT,
@@ -281,7 +281,11 @@ def _stored(data: bytes, where: str, shrink: int) -> tuple[NDArray[np.uint8], in
     if (is_jpeg and not _jpeg_is_whole(data)) or (data.startswith(_PNG_START) and not _png_is_whole(data)):
         raise InputError(where, expected="a whole image", got="one that breaks off or is damaged", do="copy it again")
     if is_animation(data):
-        raise InputError(where, expected="a still image", got="an animation", do="give it alone: it is read as a video")
+        raise InputError(
+            where, expected="a still image", got="an animation", do="give the file alone: it is read as a video"
+        )
+    if (pages := tiff_pages(data)) > 1:
+        raise InputError(where, expected="one picture", got=f"a TIFF of {pages} pages", do="save each as a file")
     if is_jpeg:
         image = _decode(data, _SHRINKING[shrink] | cv2.IMREAD_IGNORE_ORIENTATION, where)
     else:

@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg does not decode, read like a video; and the door for every video file."""
+"""Animated pictures that FFmpeg does not decode, read like a video; and the door for every video file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.common.optional import available
+from mdpose_edge.datasets.animations import needs_opencv
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.capture import FileCapture, file_capture
 from mdpose_edge.stream.pyav import AvReader
 
+_HEAD_BYTES = 1 << 16
 AT_ONCE = 16
 """Pictures decoded in one go, which each time begins at the first: a compromise of memory and time."""
 
@@ -27,16 +29,16 @@ def open_file(path: Path) -> FileCapture:
     """
     if path.is_file():
         with open(path, "rb") as file:
-            if file.read(16).endswith(b"WEBPVP8X"):
-                return WebpAnimation(path)
+            if needs_opencv(file.read(_HEAD_BYTES)):
+                return Animation(path)
         if available("av"):
             with suppress(OSError):  # OpenCV may open it by another backend, and else says what is wrong
                 return AvReader(path)
     return file_capture(path)
 
 
-class WebpAnimation:
-    """The pictures of an animated WebP.
+class Animation:
+    """The pictures of an animated WebP, AVIF or GIF.
 
     Args:
         path: the file.
@@ -47,7 +49,7 @@ class WebpAnimation:
 
     def __init__(self, path: Path) -> None:
         if not hasattr(cv2, "imreadanimation"):
-            expected, got = "an OpenCV from 4.11 on for an animated WebP", cv2.__version__
+            expected, got = "an OpenCV from 4.11 on for an animated picture", cv2.__version__
             raise InputError(str(path), expected=expected, got=got, do="update it, or convert the file to MP4")
         self._path = path
         self._pictures: list[tuple[NDArray[Any], float]] = []

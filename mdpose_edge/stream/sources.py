@@ -56,7 +56,7 @@ def open_source(
     | text | source |
     |---|---|
     | an image, a folder, a glob, or several | ImageSource |
-    | another file, and an animated WebP, GIF or PNG | VideoFile |
+    | another file, and an animated WebP, GIF, PNG or AVIF | VideoFile |
     | `0`, `/dev/video0` | a camera, live |
     | `rtsp://...`, `http://...` | a stream, live; what has a length is a file, and a picture is one |
     | `csi:0` | a Jetson's CSI camera, by a GStreamer pipeline made here, live |
@@ -166,7 +166,8 @@ def _first_bytes(path: Path) -> bytes:
 def _is_video(path: Path, *, allow_motion_jpeg: bool) -> bool:
     """Say whether a file that looks like an image is none, by its content; some cameras add to a .jpg after its end."""
     with suppress(OSError), open(path, "rb") as file:
-        if file.read(3) in (b"GIF", b"RIF", b"\x89PN", b"\xff\xd8\xff"):
+        head = file.read(12)
+        if head[:3] in (b"GIF", b"RIF", b"\x89PN", b"\xff\xd8\xff") or head[4:] == b"ftypavis":
             file.seek(0)
             data = file.read(_SNIFFED_BYTES)
             return is_animation(data) or (allow_motion_jpeg and is_motion_jpeg(data))

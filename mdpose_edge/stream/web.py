@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mdpose_edge.datasets.animations import is_animation, is_motion_jpeg
+from mdpose_edge.datasets.animations import is_animation, is_motion_jpeg, needs_opencv
+from mdpose_edge.datasets.images import is_heif
 
 VIDEO_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".flv", ".m3u8", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpd", ".mpeg", ".mpg",
@@ -75,9 +76,10 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 
 def _picture(response: http.client.HTTPResponse) -> bytes | None:
-    """Read a still picture to its end; None as soon as it shows to be something else."""
+    """Read a picture to its end; None as soon as it shows to be what FFmpeg opens."""
     data, deadline_s = bytearray(response.read(16)), time.monotonic() + MAX_S
-    if not data.startswith(PICTURE_STARTS):
+    start = bytes(data)
+    if not (start.startswith(PICTURE_STARTS) or is_heif(start) or needs_opencv(start)):
         return None
     while chunk := response.read1(_CHUNK):
         data += chunk
@@ -86,4 +88,5 @@ def _picture(response: http.client.HTTPResponse) -> bytes | None:
         if response.length is None and is_motion_jpeg(bytes(data)):
             return None
     whole = bytes(data)
-    return None if is_animation(whole) or is_motion_jpeg(whole) else whole
+    for_ffmpeg = is_motion_jpeg(whole) or (is_animation(whole) and not needs_opencv(whole))
+    return None if for_ffmpeg else whole

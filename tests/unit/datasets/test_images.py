@@ -253,3 +253,21 @@ def test_sources_without_images_are_refused_by_name(folder: Path) -> None:
         assert caught.value.where == str(folder / source)
     with pytest.raises(InputError, match="name at least one"):
         list_images([])
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_tiff_of_several_pages_is_refused_and_one_with_a_preview_read(preview: bool, tmp_path: Path) -> None:
+    pages = [picture(), picture()]
+    assert cv2.imwritemulti(str(tmp_path / "pages.tif"), pages)
+    data = bytearray((tmp_path / "pages.tif").read_bytes())
+    second = int.from_bytes(data[(end := _end_of_tags(data, int.from_bytes(data[4:8], "little"))) : end + 4], "little")
+    if preview:
+        data[second + 2 : second + 14] = struct.pack("<HHII", 254, 4, 1, 1)
+        assert decode_image(bytes(data), "pages.tif", orient=True).shape == picture().shape
+        return
+    with pytest.raises(InputError, match="expected one picture, got a TIFF of 2 pages; save each as a file"):
+        decode_image(bytes(data), "pages.tif", orient=True)
+
+
+def _end_of_tags(data: bytearray, at: int) -> int:
+    return at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")

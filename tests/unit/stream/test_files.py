@@ -153,10 +153,10 @@ def test_an_avi_that_counts_its_pauses_as_frames_is_whole(tmp_path: Path, decode
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(20) / 5, atol=0.021)
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".avif"])
 def test_an_animated_picture_is_a_video(tmp_path: Path, decoder: str, suffix: str) -> None:
-    if not hasattr(cv2, "Animation"):
-        pytest.skip(f"OpenCV {cv2.__version__} writes no animations")
+    if not hasattr(cv2, "Animation") or not cv2.haveImageWriter(f"moving{suffix}"):
+        pytest.skip(f"OpenCV {cv2.__version__} writes no such animations")
     path, moving = tmp_path / f"moving{suffix}", cv2.Animation()
     moving.frames, moving.durations = (
         [picture(n) for n in range(20)],
@@ -170,8 +170,22 @@ def test_an_animated_picture_is_a_video(tmp_path: Path, decoder: str, suffix: st
     assert [number_of(frame.image_bgr) for frame in frames] == list(range(20))
     expected = [n / 10 + 0.3 * (n > 9) for n in range(20)]
     np.testing.assert_allclose([frame.time_s for frame in frames], expected, atol=0.011)
-    with pytest.raises(InputError, match="expected a still image, got an animation; give it alone"):
+    with pytest.raises(InputError, match="expected a still image, got an animation; give the file alone"):
         read_image(path, orient=True)
+
+
+def test_a_gif_whose_pictures_state_no_time_is_read_whole_whatever_its_name(tmp_path: Path, decoder: str) -> None:
+    if not hasattr(cv2, "Animation"):
+        pytest.skip(f"OpenCV {cv2.__version__} writes no animations")
+    moving = cv2.Animation()
+    moving.frames, moving.durations = [picture(n) for n in range(5)], np.full(5, 100, np.int32)
+    cv2.imwriteanimation(str(tmp_path / "moving.gif"), moving)
+    untimed = re.sub(rb"\x21\xf9\x04.{4}\0", b"", (tmp_path / "moving.gif").read_bytes(), flags=re.DOTALL)
+    for name in ("untimed.gif", "untimed.jpg", "untimed"):
+        (tmp_path / name).write_bytes(untimed)
+        frames, error = frames_and_error(open_source(str(tmp_path / name)))
+        assert error is None
+        assert [number_of(frame.image_bgr) for frame in frames] == list(range(5))
 
 
 def test_motion_jpeg_is_a_video_and_a_photo_with_previews_is_not(tmp_path: Path, decoder: str) -> None:

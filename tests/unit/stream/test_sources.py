@@ -253,6 +253,29 @@ def test_a_png_at_a_url_is_a_picture_and_a_gif_there_a_file(tmp_path: Path) -> N
         assert not source.live
 
 
+@pytest.mark.parametrize("suffix", [".avif", ".webp"])
+def test_an_animation_at_a_url_that_ffmpeg_shows_in_part_is_refused(suffix: str, tmp_path: Path) -> None:
+    if not hasattr(cv2, "Animation") or not cv2.haveImageWriter(f"moving{suffix}"):
+        pytest.skip(f"OpenCV {cv2.__version__} writes no such animations")
+    moving = cv2.Animation()
+    moving.frames, moving.durations = [picture(n) for n in range(4)], np.full(4, 100, np.int32)
+    cv2.imwriteanimation(str(tmp_path / f"moving{suffix}"), moving)
+    data = (tmp_path / f"moving{suffix}").read_bytes()
+    with (
+        picture_server(data) as server,
+        pytest.raises(InputError, match="got an animation; give the file alone"),
+        open_source(server.url) as source,
+    ):
+        list(source)
+
+
+def test_heic_at_a_url_is_refused_by_name() -> None:
+    heic = b"\0\0\0\x18ftypheic" + bytes(100)
+    with picture_server(heic) as server, open_source(server.url + "/a") as source, pytest.raises(InputError) as caught:
+        list(source)
+    assert "got HEIC, which OpenCV cannot decode" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url, shown",
     [
