@@ -79,6 +79,8 @@ def _damage_words(command: Command, rng: random.Random) -> tuple[list[str], str]
     at = rng.randrange(1, len(words))
     option, has_value, _ = words[at].partition("=")
     did = rng.choice(["mistyped", "mistyped", "mistyped", "dropped", "doubled", "unknown", "misspelt", "swapped"])
+    if did == "dropped" and option in _AMOUNTS:  # the default is what a person wants, a thousand images for instance
+        did = "doubled"
     if did == "dropped":
         del words[at]
     elif did == "doubled":
