@@ -24,7 +24,7 @@ from mdpose_edge.bench.statistics import quantiles
 from mdpose_edge.common.files import write_whole
 from mdpose_edge.machine.facts import machine_identity, machine_state
 
-FAMILIES = ("mdpose", "mixture_dense", "adaptive", "recurrent")
+FAMILIES = ("mdpose", "mixture_dense", "adaptive", "recurrent", "das")
 """Each a module of benchmarks/decoders/ with a function `cases()`."""
 OTHERS_S = 2.0
 """A plain way takes up to a second: it is measured so long, and three times at least."""

@@ -158,6 +158,7 @@ class DASDecoder:
         parts = [
             self._read_level(heads, index, cells, cells.cells[kept[end - len(cells.cells) : end]])
             for cells, end in zip(chosen, ends, strict=True)
+            if len(cells.cells) or not len(scores)
         ]
         keypoints, dz, depth, scales = (np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True))
         people = _People(scores[kept], keypoints, dz, depth, scales)

@@ -29,7 +29,7 @@ def updated(uv: Maps, dz: Maps, cells: NDArray[np.intp], updates: int) -> tuple[
     offsets = uv.reshape(2 * count, -1).take(cells, axis=1).reshape(count, 2, -1)
     depths = dz.reshape(count, -1).take(cells, axis=1)
     centers = cell_centers(cells, columns)
-    for _ in range(updates):
+    for _ in range(updates if len(cells) else 0):
         places, weights = _corners(offsets + centers, rows, columns)
         read = np.stack([_read(uv, axis, places, weights) for axis in (0, 1)], axis=1)
         depths = _read(dz, 0, places, weights) + (np.float32(1.0) - weights.sum(axis=0)) * depths
@@ -40,18 +40,21 @@ def updated(uv: Maps, dz: Maps, cells: NDArray[np.intp], updates: int) -> tuple[
 def _corners(points: Maps, rows: int, columns: int) -> tuple[NDArray[np.intp], Maps]:
     """Return the four cells around points (K, 2, n) and their bilinear weights, (4, K, n); 0 for cells outside."""
     # Centres of cells are at i + 1/2. Points far outside have no cells, wherever exactly they are.
-    x = np.clip(points[:, 0] - np.float32(0.5), -2.0, columns + 1.0)
-    y = np.clip(points[:, 1] - np.float32(0.5), -2.0, rows + 1.0)
-    left, top = np.floor(x), np.floor(y)
-    right_share, bottom_share = x - left, y - top
-    places, weights = [], []
-    for down, share_y in ((0, 1 - bottom_share), (1, bottom_share)):
-        for along, share_x in ((0, 1 - right_share), (1, right_share)):
-            column, row = left.astype(np.intp) + along, top.astype(np.intp) + down
-            inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-            places.append(np.where(inside, row * columns + column, 0))
-            weights.append(np.where(inside, share_x * share_y, np.float32(0.0)))
-    return np.stack(places), np.stack(weights)
+    ends = np.array([[columns], [rows]], np.float32)
+    corner = np.clip(points - np.float32(0.5), -2.0, ends + 1.0)
+    low = np.floor(corner)
+    share = corner - low
+    first = low.astype(np.intp)
+    inside = [((first + step >= 0) & (first + step < ends)) for step in (0, 1)]
+    # A cell outside has no weight, and any place.
+    parts = [np.where(inside[0], 1 - share, np.float32(0.0)), np.where(inside[1], share, np.float32(0.0))]
+    cells = [np.where(inside[step], first + step, 0) for step in (0, 1)]
+    places = np.empty((4, *first[:, 0].shape), np.intp)
+    weights = np.empty(places.shape, np.float32)
+    for corner_index, (down, along) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        np.add(cells[down][:, 1] * columns, cells[along][:, 0], out=places[corner_index])
+        np.multiply(parts[down][:, 1], parts[along][:, 0], out=weights[corner_index])
+    return places, weights
 
 
 def _read(maps: Maps, axis: int, places: NDArray[np.intp], weights: Maps) -> Maps:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks import decode
-from benchmarks.decoders import mdpose, mixture_dense
+from benchmarks.decoders import das, mdpose, mixture_dense
 
 SMALL = [
     pytest.param(mdpose, mdpose.SCENARIOS[0], 5, {"NMS", "dense NMS"}, id="mdpose"),
     pytest.param(mixture_dense, mixture_dense.SCENARIOS[0], 30, {"loops"}, id="mixture_dense"),
+    pytest.param(das, das.SCENARIOS[0], 20, {"loops"}, id="das"),
 ]
 
 
