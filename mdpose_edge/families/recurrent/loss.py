@@ -3,7 +3,9 @@
 Of an image of z people, whose steps go on up to the first that is below the stop threshold: the first min(z, steps) of
 them are assigned to people so that the distances of their maps are least, and learn these people's maps; steps up to
 max(z, steps) + 1 learn whether they are people (the paper's best choice of which steps learn what). A map has one
-Gaussian in thousands of empty cells, so that maps of zeros would be a strong minimum: cells count by 1 + w * target.
+Gaussian in thousands of empty cells, so that maps of zeros would be a strong minimum: cells count by 1 + w times
+everybody's target. By the person's own target alone, maps of everybody at once would be another: a keypoint missed would
+cost 1 + w, one of somebody else's 1.
 """
 
 from __future__ import annotations
@@ -68,16 +70,16 @@ def steps_said(logits: Tensor) -> int:
     return int(over[0]) if len(over) else len(logits)
 
 
-def heat_loss(predicted: Tensor, target: Tensor, labelled: Tensor, weight: float) -> Tensor:
+def heat_loss(predicted: Tensor, target: Tensor, labelled: Tensor, importance: Tensor | float) -> Tensor:
     """Return the squared error of maps, summed over the cells and maps of labelled keypoints.
 
     Args:
         predicted: (N, K, rows, columns).
         target: likewise, in [0, 1].
-        labelled: (N, K) bool.
-        weight: w, of a cell by its target: 1 + w * target.
+        labelled: (N, K): whether, or how much, a map counts.
+        importance: (K, rows, columns): of a cell, 1 + w * everybody's target.
     """
-    error = (predicted - target).square() * (1 + weight * target)
+    error = (predicted - target).square() * importance
     return (error.sum(dim=(2, 3)) * labelled).sum()
 
 

@@ -49,7 +49,7 @@ class LossConfig:
     heat_sigma: float = 2.0
     """Cells: of the Gaussian around a keypoint; 2 for 128 x 128 cells."""
     positive_weight: float = 20.0
-    """A cell counts by 1 + this times its target."""
+    """A cell counts by 1 + this times what anybody's target is there."""
     stop_after: int = 0
     """Passes of the network before it learns where to stop; until then a step is anybody's who is left."""
 
@@ -174,6 +174,11 @@ class _Image(NamedTuple):
     labelled: Tensor
     """(z, K)"""
 
+    @property
+    def everybody(self) -> Tensor:
+        """Return the maps of everybody at once, (K, rows, columns)."""
+        return self.truth.amax(dim=0) if len(self.truth) else torch.zeros_like(self.joint)
+
     @classmethod
     def of(cls, raw: Mapping[str, Tensor], targets: Mapping[str, Tensor], index: int, config: LossConfig) -> _Image:
         """Take one image of a batch."""
@@ -206,11 +211,12 @@ def _image_loss(image: _Image, chunk: int, config: LossConfig, learns_to_stop: b
     pairs = assigned(first.detach(), image.truth, image.labelled, min(said, people), chunk)
     steps, whom = ([pair[side] for pair in pairs] for side in (0, 1))
     unit = config.heat_weight / heat_of_zeros(config.heat_sigma, config.positive_weight)
+    importance = 1 + config.positive_weight * image.everybody
 
     def of_maps(maps: Tensor) -> Tensor:
         labelled = image.labelled[whom]
         share = labelled / labelled.sum(dim=1, keepdim=True).clamp(min=1)
-        return unit * heat_loss(maps[steps], image.truth[whom], share, config.positive_weight)
+        return unit * heat_loss(maps[steps], image.truth[whom], share, importance)
 
     parts = {"heat": of_maps(image.heat)}
     if image.draft is not None:
@@ -247,10 +253,10 @@ def assigned(predicted: Tensor, truth: Tensor, labelled: Tensor, count: int, chu
 
 def _joint_loss(image: _Image, config: LossConfig) -> Tensor:
     """Return the loss of everybody's heat maps at once: a person's share is of the size of his own maps' loss."""
-    everybody = image.truth.amax(dim=0) if len(image.truth) else torch.zeros_like(image.joint)
+    everybody = image.everybody
     unit = config.joint_weight / heat_of_zeros(config.heat_sigma, config.positive_weight) / len(image.joint)
     every = torch.ones(1, len(image.joint), device=image.joint.device)
-    return unit * heat_loss(image.joint[None], everybody[None], every, config.positive_weight)
+    return unit * heat_loss(image.joint[None], everybody[None], every, 1 + config.positive_weight * everybody)
 
 
 @torch.no_grad()

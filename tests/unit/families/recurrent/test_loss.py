@@ -62,10 +62,10 @@ def test_counts_matches_and_losses_are_those_of_the_formulas(name: str) -> None:
     pairs = assigned(predicted.detach(), truth, everything, min(said, people), chunk=len(logits))
     steps, whom = ([pair[side] for pair in pairs] for side in (0, 1))
     assert steps == golden["step_of_match"].tolist() and whom == golden["person_of_match"].tolist()
-    heat = heat_loss(predicted[steps], truth[whom], everything[whom], weight=0.0)
+    heat = heat_loss(predicted[steps], truth[whom], everything[whom], importance=1.0)
     labelled = torch.tensor(golden["labelled"]).bool()[whom]
     assert heat.item() == pytest.approx(float(golden["heat_loss_sum"]), rel=1e-10)
-    only = heat_loss(predicted[steps], truth[whom], labelled, weight=0.0)
+    only = heat_loss(predicted[steps], truth[whom], labelled, importance=1.0)
     assert only.item() == pytest.approx(float(golden["heat_loss_labelled_only"]), rel=1e-10)
     stop = stop_loss(logits, people, said)
     assert stop.item() == pytest.approx(float(golden["stop_loss_sum"]), rel=1e-10)
@@ -106,8 +106,25 @@ def test_a_map_is_a_gaussian_around_the_keypoint_itself() -> None:
 
 def test_maps_of_zeros_cost_one_a_person() -> None:
     target = heat_targets(torch.tensor([[[32.0, 32.0]]]), torch.tensor([[True]]), (64, 64), 2.0)
-    cost = heat_loss(torch.zeros_like(target), target, torch.tensor([[1.0]]), 20.0).item()
+    cost = heat_loss(torch.zeros_like(target), target, torch.tensor([[1.0]]), 1 + 20.0 * target[0]).item()
     assert cost == pytest.approx(heat_of_zeros(2.0, 20.0), rel=1e-4)
+
+
+def test_maps_of_everybody_at_once_cost_what_maps_of_nobody_do() -> None:
+    """Else a network that cannot tell two people apart gives both, and has nothing to gain by choosing one."""
+    truth = targets()
+    truth["keypoints"][0] = torch.tensor([[4.0, 4.0], [12.0, 12.0]])[:, None]
+    truth["labelled"][0] = True
+    config = LossConfig(heat_sigma=1.0)
+    each = heat_targets(truth["keypoints"][0], truth["labelled"][0], (16, 16), 1.0)
+    costs = {}
+    for name, maps in (("right", each), ("all", each.amax(dim=0).expand(2, -1, -1, -1)), ("none", each * 0)):
+        given = outputs(steps=2)
+        for step in (1, 2):
+            given[f"heat_{step}"][0] = maps[step - 1]
+        costs[name] = loss_of(given, config, truth).parts["heat"].item()
+    assert costs["right"] == pytest.approx(0.0, abs=1e-6)
+    assert costs["all"] == pytest.approx(costs["none"], rel=1e-3) and costs["none"] == pytest.approx(2.0, rel=0.02)
 
 
 SPEC = make_spec(NetworkConfig(backbone="test_resnet", channels=8, hidden=8, people=3), InputSpec(64, 64))
