@@ -4,8 +4,8 @@ Of an image of z people, whose steps go on up to the first that is below the sto
 them are assigned to people so that the distances of their maps are least, and learn these people's maps; steps up to
 max(z, steps) + 1 learn whether they are people (the paper's best choice of which steps learn what). A map has one
 Gaussian in thousands of empty cells, so that maps of zeros would be a strong minimum: cells count by 1 + w times
-everybody's target. By the person's own target alone, maps of everybody at once would be another: a keypoint missed would
-cost 1 + w, one of somebody else's 1.
+everybody's target. By the person's own target alone, maps of everybody at once would be another: one missed would
+cost 1 + w, one of somebody else 1.
 """
 
 from __future__ import annotations
