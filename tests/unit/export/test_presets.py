@@ -51,6 +51,12 @@ def test_the_papers_model_has_the_papers_size() -> None:
     assert found.gflop == pytest.approx(175.5, abs=0.5)
 
 
+def test_the_lite_preset_has_half_the_arithmetic_of_the_papers() -> None:
+    paper, lite = (describe(path) for path in preset_files() if path.stem in ("dla34_736", "dla34_lite_736"))
+    assert (lite.backbone, lite.input_wh) == (paper.backbone, paper.input_wh)
+    assert lite.gflop / paper.gflop == pytest.approx(0.5, abs=0.01)
+
+
 def test_edge_presets_are_there_and_light() -> None:
     found = {path.stem: describe(path) for path in preset_files() if path.stem in EDGE}
     assert set(found) == set(EDGE)
