@@ -33,6 +33,7 @@ from mdpose_edge.evaluate import coco_figures
 from mdpose_edge.families.adaptive.decode import EVALUATION, AdaptiveDecoder
 from mdpose_edge.families.adaptive.heads import STRIDE
 from mdpose_edge.families.base import Heads
+from mdpose_edge.poses import Poses
 from mdpose_edge.preprocess import FrameGeometry, preprocess
 from mdpose_edge.spec import ModelSpec
 from mdpose_edge.train.config import TrainConfig, load_config, read_config
@@ -48,6 +49,8 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
     "adaptive": {"network": {"guidance": True, "adaptive": "sample"}, "loss": {"background": 0.1}},
 }
 """The scoring net is trained after the last one, which is measured with it and without."""
+NOWHERE = -1e4
+"""px: of a keypoint that was not found."""
 COLUMNS = ("regression", "heat", "final", "scored")
 
 
@@ -76,15 +79,24 @@ def measure(model: Path, data: CocoSplit) -> dict[str, float | None]:
         "scored": spec,
     }
     decoders = {name: AdaptiveDecoder(one, EVALUATION, side) for name, one in specs.items()}
+    nearest = AdaptiveDecoder(replace(spec, constants={**bare, "reach": 10.0, "reach_of_pose": 10.0}), EVALUATION)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
     for row, image in enumerate(data.images):
         pixels, geometry = preprocess(read_annotated(image.path, image.wh)[0], spec.input)
         heads = head_tensors(network, spec, torch.from_numpy(pixels)[None])
         for name, decoder in decoders.items():
-            found[name] += results_of(image.id, decoder(heads, geometry), data.category_id)
+            found[name] += results_of(image.id, decoder(heads, geometry), data.result_ids)
         told = _annotated(heads, data, row, spec, geometry)
-        found["heat"] += results_of(image.id, decoders["final"](told, geometry), data.category_id)
+        found["heat"] += results_of(image.id, _grouped_by_truth(nearest, told, geometry), data.result_ids)
     return {name: coco_figures(data, found[name], sigmas=spec.keypoints.sigmas)["AP"] for name in COLUMNS}
+
+
+def _grouped_by_truth(decoder: AdaptiveDecoder, told: Heads, geometry: FrameGeometry) -> Poses:
+    """Return the peaks nearest to the annotated keypoints; where a map has none, the keypoint is nowhere."""
+    people = decoder.group(told)
+    points = np.where(people.absorbed[..., None], people.keypoints_xy, np.float32(NOWHERE))
+    heat = np.where(people.absorbed, people.heat, np.float32(0.0)).mean(axis=1)
+    return Poses(geometry.to_frame(points), heat, np.ones_like(points))
 
 
 def _annotated(heads: Heads, data: CocoSplit, row: int, spec: ModelSpec, geometry: FrameGeometry) -> Heads:
