@@ -10,6 +10,7 @@ const OUTLINE = "rgb(24,26,30)";
 const BOX = "rgb(0,158,115)";
 let about = null, waiting = null, shown = null, decoding = false, paused = false, connection = null, ended = false;
 const points = [];
+const view = { yaw: 35, pitch: 25 };  // degrees: 0, 0 is the camera's own view, 90 of pitch a plan
 
 function say(state, text) { $("status").dataset.state = state; $("status").textContent = text; }
 
@@ -117,6 +118,7 @@ function draw() {
   const worstFirst = [...found].reverse();  // so that the best ends on top
   if ($("skeleton").checked) worstFirst.forEach(drawSkeleton);
   if ($("scores").checked || $("ids").checked) worstFirst.forEach(drawLabel);
+  drawScene(found);
   drawGraphs();
 }
 
@@ -192,6 +194,49 @@ function topOf(values) {
   return [1, 2, 5, 10].map((n) => n * unit).find((n) => n >= most);
 }
 
+// People in metres, over a floor with lines a metre apart, from where the mouse has turned them.
+function drawScene(found) {
+  const solid = found.filter((pose) => pose.keypoints_3d);
+  if (solid.length) $("scene-section").hidden = false;
+  if ($("scene-section").hidden) return;
+  const { ink, width, height } = graph("scene");
+  $("scene").dataset.yaw = view.yaw.toFixed(0); $("scene").dataset.pitch = view.pitch.toFixed(0);
+  if (!solid.length) return;
+  $("scale").textContent = solid[0].metric ? "" : "(camera guessed: not to scale)";
+  const joints = solid.map((pose) => Array.from({ length: count() }, (_, i) => pose.keypoints_3d.slice(3 * i, 3 * i + 3)));
+  const all = joints.flat(), low = [0, 1, 2].map((d) => Math.min(...all.map((p) => p[d])));
+  const high = [0, 1, 2].map((d) => Math.max(...all.map((p) => p[d]))), middle = low.map((v, d) => (v + high[d]) / 2);
+  const yaw = view.yaw * Math.PI / 180, pitch = view.pitch * Math.PI / 180;
+  const turn = (p) => {
+    const [x, y, z] = p.map((v, d) => v - middle[d]), away = z * Math.cos(yaw) - x * Math.sin(yaw);
+    return [x * Math.cos(yaw) + z * Math.sin(yaw), y * Math.cos(pitch) - away * Math.sin(pitch),
+      y * Math.sin(pitch) + away * Math.cos(pitch)];
+  };
+  const seen = all.map(turn), extent = (d) => Math.max(2, 2 * Math.max(...seen.map((p) => Math.abs(p[d]))));
+  const scale = 0.8 * Math.min(width / extent(0), height / extent(1));
+  const at = (p) => [width / 2 + scale * p[0], height / 2 + scale * p[1]];
+  const line = (a, b, color, thick) => {
+    ink.beginPath(); ink.moveTo(...at(turn(a))); ink.lineTo(...at(turn(b)));
+    ink.strokeStyle = color; ink.lineWidth = thick; ink.stroke();
+  };
+  const step = Math.max(1, Math.ceil(Math.max(...high.map((v, d) => v - low[d])) / 40)), floor = high[1];
+  const [x0, z0] = [low[0], low[2]].map((v) => step * Math.floor(v / step));
+  const [x1, z1] = [high[0], high[2]].map((v) => step * Math.ceil(v / step));
+  for (let x = x0; x <= x1; x += step) line([x, floor, z0], [x, floor, z1], "#3c4046", 1);
+  for (let z = z0; z <= z1; z += step) line([x0, floor, z], [x1, floor, z], "#3c4046", 1);
+  const depth = (person) => person.reduce((sum, p) => sum + turn(p)[2], 0);
+  ink.lineCap = "round";
+  [...joints].sort((a, b) => depth(b) - depth(a)).forEach((person) => {
+    about.limbs.forEach(([start, end, color]) => line(person[start], person[end], color, Math.max(1.5, 0.03 * scale)));
+  });
+}
+
+function turnScene(yaw, pitch) {
+  view.yaw = (view.yaw + yaw) % 360;
+  view.pitch = Math.max(-90, Math.min(90, view.pitch + pitch));
+  draw();
+}
+
 function drawGraphs() {
   drawStacked(graph("fps-graph"), points.map((one) => [one.fps]), ["#4cc3a5"]);
   drawStacked(graph("stage-graph"), points.map((one) => one.stages), COLORS);
@@ -235,6 +280,14 @@ $("threshold").addEventListener("input", () => {
 });
 $("snapshot").addEventListener("click", snapshot);
 $("pause").addEventListener("click", pause);
+$("scene").addEventListener("pointerdown", (event) => $("scene").setPointerCapture(event.pointerId));
+$("scene").addEventListener("pointermove", (event) => {
+  if (event.buttons & 1) turnScene(0.5 * event.movementX, 0.5 * event.movementY);
+});
+$("scene").addEventListener("keydown", (event) => {
+  const turns = { ArrowLeft: [-5, 0], ArrowRight: [5, 0], ArrowUp: [0, 5], ArrowDown: [0, -5] }[event.key];
+  if (turns) { event.preventDefault(); turnScene(...turns); }
+});
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = event.key.toLowerCase();

@@ -20,6 +20,7 @@ from mdpose_edge.draw import draw_poses
 from mdpose_edge.errors import InputError
 from mdpose_edge.estimator import PoseEstimator
 from mdpose_edge.poses import Poses
+from mdpose_edge.scene import beside
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.frames import Note, ignore_note
 from mdpose_edge.stream.painted import plan_copies
@@ -154,7 +155,8 @@ def paint_images(
             continue
         poses = estimator(frame)
         if folder is not None and painted is not None:
-            write_image(folder / painted.name, draw_poses(frame, poses, keypoints, sigma=sigma, classes=classes))
+            picture = draw_poses(frame, poses, keypoints, sigma=sigma, classes=classes)
+            write_image(folder / painted.name, beside(picture, poses, keypoints))
         height, width = frame.shape[:2]
         records.append(
             {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mdpose_edge.datasets.images import write_image
 from mdpose_edge.draw import draw_poses
 from mdpose_edge.errors import InputError
+from mdpose_edge.scene import beside
 from mdpose_edge.spec import KeypointSpec
 from mdpose_edge.stream.result import FrameResult
 from mdpose_edge.stream.sinks import system_answers
@@ -35,14 +36,17 @@ class Painter:
         self._last: tuple[FrameResult, NDArray[np.uint8]] | None = None
 
     def __call__(self, result: FrameResult) -> NDArray[np.uint8]:
-        """Return the painted frame, (H, W, 3) uint8 BGR; do not write into it."""
+        """Return the painted frame, (H, W, 3) uint8 BGR; do not write into it.
+
+        Poses of three dimensions are seen from elsewhere too, in a panel to its right.
+        """
         if self._last is None or self._last[0] is not result:
             labels = (
                 None if result.track_ids is None else [f"#{who}" if who else "?" for who in result.track_ids.tolist()]
             )
             image, poses = result.frame.image_bgr, result.poses
             painted = draw_poses(image, poses, self._keypoints, sigma=self._sigma, labels=labels, classes=self._classes)
-            self._last = result, painted
+            self._last = result, beside(painted, poses, self._keypoints)
         return self._last[1]
 
 

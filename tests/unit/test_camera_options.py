@@ -36,13 +36,13 @@ def test_the_estimator_lifts_by_its_camera(artifacts: Artifacts, picture: Path) 
     assert frame is not None
     found = {}
     for name, camera in (("none", None), ("focal", 100.0), ("camera", Camera(100.0, 100.0, 64.0, 48.0))):
-        with PoseEstimator(model, threshold=0.05, camera=camera, threads=1) as estimator:  # type: ignore[arg-type]
+        with PoseEstimator(model, threshold=0.05, camera=camera, threads=1) as estimator:
             found[name] = estimator(frame.astype(np.uint8))
             if name == "none":
                 found["given"] = estimator(frame.astype(np.uint8), Camera(100.0, 100.0, 64.0, 48.0))
     assert len(found["none"]) and not found["none"].metric and found["focal"].metric
     for name in ("camera", "given"):
-        np.testing.assert_array_equal(found[name].keypoints_3d, found["focal"].keypoints_3d)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found[name].keypoints_3d, found["focal"].keypoints_3d)
     assert not np.allclose(found["focal"].keypoints_3d, found["none"].keypoints_3d)  # type: ignore[arg-type]
 
 

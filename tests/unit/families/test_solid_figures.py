@@ -27,7 +27,7 @@ def test_a_person_missed_is_not_free_and_flat_people_do_not_count() -> None:
     said[:, :, 2] += 0.1  # everybody is 0.1 m deeper
     said[1, 0] += np.array([0.0, 1.7, 0.0])  # one joint is 1.7 m off
     poses = Poses(
-        xy[[1, 0]].astype(np.float32), np.float32([0.9, 0.8]), np.ones((2, 17, 2), np.float32),
+        xy[[1, 0]].astype(np.float32), np.array([0.9, 0.8], np.float32), np.ones((2, 17, 2), np.float32),
         keypoints_3d=said.astype(np.float32),
     )  # fmt: skip
     figures = SolidFigures(ROOT, COCO_KEYPOINTS.sigmas)

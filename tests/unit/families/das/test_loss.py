@@ -71,7 +71,8 @@ def test_the_likelihood_is_exact_and_so_are_its_gradients(dimensions: int) -> No
     np.testing.assert_allclose(nll.detach()[known], expected[known.numpy()], rtol=1e-6)
     loss = (nll * known).sum() / len(prediction)
     assert loss.item() == pytest.approx(float(golden[prefix + "exact_loss"]), rel=1e-6)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert prediction.grad is not None and raw.grad is not None
     np.testing.assert_allclose(prediction.grad, golden[prefix + "exact_grad_prediction"], rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(raw.grad, golden[prefix + "exact_grad_sigma_raw"], rtol=1e-5, atol=1e-8)
 
@@ -112,7 +113,7 @@ def test_a_joint_that_is_not_known_teaches_nothing_and_extreme_errors_stay_finit
     weights = {n: {k: p.float() for k, p in w.items()} for n, w in flows().items()}
     density = flow_log_density(errors / scales, torch.tensor([True]), known, weights)
     assert density[0, 1] == 0 and torch.isfinite(density).all()
-    (laplace_nll(errors, scales, torch.tensor([False])) - density)[known].sum().backward()
+    (laplace_nll(errors, scales, torch.tensor([False])) - density)[known].sum().backward()  # type: ignore[no-untyped-call]
     assert errors.grad is not None and torch.isfinite(errors.grad).all()
     assert errors.grad[0, 1].abs().max() == 0
 
@@ -132,5 +133,5 @@ def test_training_updates_as_the_decoder_does() -> None:
         offsets, deep = update.updated(uv[image].reshape(5, 2, 6, 7), dz[image], cells[i : i + 1].numpy(), 2)
         np.testing.assert_allclose(said.uv[i].detach(), offsets[..., 0], atol=1e-5)
         np.testing.assert_allclose(said.dz[i].detach(), deep[..., 0], atol=1e-5)
-    said.uv.sum().backward()
+    said.uv.sum().backward()  # type: ignore[no-untyped-call]
     assert maps.grad is not None and maps.grad.flatten(2)[0, :, 20:].abs().sum() > 0

@@ -40,7 +40,7 @@ def truth_of(xy: NDArray[np.float32], joints: NDArray[np.float32]) -> Truth:
 
 def test_roots_that_move_in_depth_are_told_from_joints_that_move() -> None:
     xy, joints = people(4)
-    deeper = findings(seen(xy, joints + np.float32([0, 0, 0.2])), seen(xy, joints))
+    deeper = findings(seen(xy, joints + np.array([0, 0, 0.2], np.float32)), seen(xy, joints))
     assert abs((deeper["root_depth_mm"].worse or 0) - 200.0) < 0.1 and deeper["root_depth_mm"].held is False
     assert deeper["joints_3d_mm"].held is True
     bent = joints.copy()
@@ -52,7 +52,7 @@ def test_roots_that_move_in_depth_are_told_from_joints_that_move() -> None:
 
 def test_a_higher_mpjpe_and_people_lost_are_worse() -> None:
     xy, joints = people(20)
-    truth = truth_of(xy, joints + np.float32([0.01, 0, 0]) * np.arange(17, dtype=np.float32)[:, None])
+    truth = truth_of(xy, joints + np.array([0.01, 0, 0], np.float32) * np.arange(17, dtype=np.float32)[:, None])
     same = findings(seen(xy, joints), seen(xy, joints), truth)
     assert same["mpjpe_mm"].held is True and same["pck_3d"].held is True and same["mpjpe_mm"].candidate
     fewer = findings(seen(xy[:15], joints[:15]), seen(xy, joints), truth)

@@ -121,7 +121,7 @@ def test_people_whose_root_nobody_knows_are_ignored_and_weights_are_a_person() -
 
 def test_boxes_may_be_the_centre_instead() -> None:
     people = solid_people()
-    by_root, by_box = (encode_people(people, coco_spec(), center) for center in ("root", "box"))  # type: ignore[arg-type]
+    by_root, by_box = (encode_people(people, coco_spec(), center) for center in ("root", "box"))
     assert not np.array_equal(by_root["cell"], by_box["cell"]) and len(by_box["cell"])
 
 
