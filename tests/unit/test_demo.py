@@ -9,7 +9,8 @@ pytest.importorskip("torch")
 from mdpose_edge import demo
 from mdpose_edge.common.progress import no_progress
 from mdpose_edge.datasets.images import read_image
-from mdpose_edge.errors import MissingPackageError, TrainingError
+from mdpose_edge.errors import GateError, MissingPackageError, TrainingError
+from mdpose_edge.runtimes.registry import read_model_spec
 from mdpose_edge.train import loop
 
 
@@ -44,8 +45,22 @@ def test_a_training_that_was_ended_ends_the_demo(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "demo" / "summary.json").exists()
 
 
+def test_where_the_gate_forbids_int8_the_photograph_is_shown_in_float_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    error = GateError("x", expected="a graph that holds", got="one that fell short", do="calibrate")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(demo, "export_shipped_int8", refuse)
+    bundle, verdict = demo._quantize_shipped(tmp_path, no_progress)
+    assert verdict == "let INT8 not pass (one that fell short): float is shown instead"
+    assert (read_model_spec(bundle).precision, bundle.name) == ("fp32", demo.PHOTO_FLOAT_BUNDLE)
+
+
 def test_the_demo_trains_from_its_start_checkpoint_at_its_own_size() -> None:
-    from mdpose_edge.runtimes.registry import read_model_spec
     from mdpose_edge.train.config import load_config
 
     config = load_config(demo.CONFIG, [f"init={demo.START_CHECKPOINT}"])
