@@ -1,9 +1,9 @@
 """The families side by side: equal visits of the same drawn people, INT8 by the gate, latency beside MDPose's.
 
-    python benchmarks/families.py runs/families [--visits 20000] [--only adaptive ...] [--json FILE]
+    python benchmarks/families.py runs/families [--visits N] [--only adaptive ...] [--json FILE]
 
 Each configs/*_synth_128.yaml trains DLA-34 from the demo trunk, is exported for OpenVINO in fp32 and INT8, measured by
-COCO on the same 300 pictures, and timed in turns with the INT8 of MDPose. It goes on where it was stopped: the training
+COCO's protocol on the same pictures, and timed in turns with MDPose's INT8. It goes on where it was stopped: training
 from its last checkpoint, and what is done is not done again. About a quarter of an hour a family on 2 cores.
 """
 
@@ -30,7 +30,6 @@ CONFIGS = {
 }
 """By family; the first is what the others are timed beside."""
 FOLDER = Path(__file__).parent.parent / "configs"
-TRAIN_IMAGES, VAL_IMAGES = 6000, 300
 FIGURES = ("AP", "AP50", "AP75")
 
 
@@ -42,11 +41,10 @@ def command(*words: object, fine: Sequence[int] = (0,)) -> int:
     return done.returncode
 
 
-def draw(data: Path) -> None:
+def draw(data: Path, train_images: int, val_images: int) -> None:
     """Draw the people that all families see."""
     if not data.exists():
-        total = TRAIN_IMAGES + VAL_IMAGES
-        words = ["--images", total, "--val-images", VAL_IMAGES, "--size", 160, "--people", "1-4"]
+        words = ["--images", train_images + val_images, "--val-images", val_images, "--size", 160, "--people", "1-4"]
         command("synth", "images", data, *words, "--occlusion", 0.3, "--variety", 0.5, "--seed", 21, "--workers", 2)
 
 
@@ -67,7 +65,16 @@ def export(model: Path, data: Path, out: Path) -> bool:
     if not (out / "fp32").exists():
         command("export", model, "--target", "openvino", "--precision", "fp32", "--out", out / "fp32")
     if not (out / "calib").exists():
-        words = ["--data", data, "--split", "train", "--like", model, "--num", 128]
+        words = [
+            "--data",
+            data,
+            "--split",
+            "train",
+            "--like",
+            model,
+            "--num",
+            min(128, len(list((data / "train2017").iterdir()))),
+        ]
         command("calib", "make", *words, "--out", out / "calib", "--allow-few")
     if not (out / "int8").exists():
         words = ["--target", "openvino", "--precision", "int8", "--calib", out / "calib", "--allow-few"]
@@ -102,11 +109,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--visits", type=int, default=20_000, help="pictures that each family is shown")
+    parser.add_argument("--train-images", type=int, default=6000)
+    parser.add_argument("--val-images", type=int, default=300)
     parser.add_argument("--only", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="families, after the first")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args(argv)
     data = given.out / "data"
-    draw(data)
+    draw(data, given.train_images, given.val_images)
     first = next(iter(CONFIGS))
     figures = {}
     for family in dict.fromkeys((first, *given.only)):
