@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from types import ModuleType
 
 from mdpose_edge.errors import MissingPackageError
@@ -26,6 +27,11 @@ EXTRAS = {
 """The extra that installs a package, by the name that is imported."""
 
 
+_SETTINGS = {"onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"}}
+"""Of the environment, read at the import of a package: onnxruntime from 1.31 on gives the machine a name of its own in
+~/.cache/Microsoft, leaves a file among the temporary ones, and reports to its vendor."""
+
+
 def available(name: str) -> bool:
     """Say whether a package could be imported, without importing it."""
     try:
@@ -45,6 +51,8 @@ def require(name: str, *, extra: str, feature: str) -> ModuleType:
     Raises:
         MissingPackageError: the package (not something inside it) is absent.
     """
+    for variable, value in _SETTINGS.get(name.partition(".")[0], {}).items():
+        os.environ.setdefault(variable, value)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

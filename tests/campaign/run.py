@@ -26,8 +26,6 @@ from tests.campaign.damage import damaged, is_slow
 from tests.campaign.goods import COMMANDS, new_goods
 
 SENTENCE_BYTES = 2000
-ONNXRUNTIMES = ".ses"
-"""What onnxruntime leaves among temporary files when a process imports it."""
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -59,7 +57,7 @@ def faults_of(name: str, result: Result, before: dict[str, str], folder: Path, t
     if result.code == 2:
         faults += [f"{path} was left" for path in new if not any(Path(path).match(k) for k in COMMANDS[name].keeps)]
     faults += [f"{path} was left" for path in new if Path(path).name.startswith(".") and Path(path).name != ".keep"]
-    faults += [f"temporary {path.name} was left" for path in (folder / "tmp").iterdir() if path.name != ONNXRUNTIMES]
+    faults += [f"temporary {path.name} was left" for path in (folder / "tmp").iterdir()]
     if result.code == 0:
         faults += _wrong_values(folder / "case", new, before, truth)
     return faults

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import onnxruntime
+from typing import Any
 
 from mdpose_edge.calib.onnxruntime_int8 import SCHEME, quantize_onnxruntime
 from mdpose_edge.calib.ranges import TensorRange
 from mdpose_edge.calib.thresholds import DEFAULT_METHOD
+from mdpose_edge.common.optional import require
 from mdpose_edge.export.onnx import check_onnx, to_fp16
 from mdpose_edge.export.targets.registry import Job, Written, describe_int8, measure_activations
 
@@ -29,5 +29,6 @@ def write(job: Job, measured: Mapping[str, TensorRange] | None) -> Written:
     method = job.int8.method or DEFAULT_METHOD
     made = quantize_onnxruntime(job.graph, measured, job.int8.keep_float)
     path.write_bytes(check_onnx(made.model, job.spec).SerializeToString())
-    tool = f"onnxruntime {onnxruntime.__version__}"
+    ort: Any = require("onnxruntime", extra="export", feature="an INT8 graph")
+    tool = f"onnxruntime {ort.__version__}"
     return Written(describe_int8(job, scheme=SCHEME, method=method, tool=tool, kept_float=made.kept_float))
