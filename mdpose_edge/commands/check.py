@@ -35,7 +35,9 @@ def check(
         typer.Option(help="A dataset's folder, or one of plain images. Default: the images in a .npz reference."),
     ] = None,
     split: Split = "val",
-    max_drop: Annotated[float, typer.Option(min=0, help="AP points that the candidate may lose.")] = 1.0,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="AP points that the candidate may lose. Default: 1.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     runtime: Runtime = None,
     reference_runtime: Annotated[str | None, typer.Option(help="The reference's engine. Default: its own.")] = None,
@@ -65,6 +67,8 @@ def check(
     if (reference is None) == (record is None):
         got = "neither" if reference is None else "both"
         raise ConfigError(expected="either --reference or --record", got=got, do="give one of them")
+    if record is not None and max_drop is not None:
+        raise ConfigError("--max-drop", expected="a comparison", got="--record", do="leave it out")
     options: dict[str, Any] = {"runtime": runtime, "threads": threads, "limit": limit, "data_format": data_format}
     if reference is None:
         _record(candidate, record, data, split, options)
@@ -76,11 +80,14 @@ def check(
             data,
             split,
             reference_runtime=reference_runtime,
-            limits=Limits(AccuracyLimits(max_drop)),
+            limits=Limits() if max_drop is None else Limits(AccuracyLimits(max_drop)),
             layers=report is not None,
             progress=show,
             **options,
         )
+    if max_drop is not None and "AP" not in {finding.key for finding in found.verdict.findings}:
+        expected, do = "annotations that AP can be measured on", "give them by --data, or leave it out"
+        raise ConfigError("--max-drop", expected=expected, got=f"{found.images.where} without", do=do)
     write_json(json_file, found.to_json_dict())
     rows = [
         (f.key, *(figure_text(v) for v in (f.candidate, f.reference, f.change, f.limit)), f.state)

@@ -178,6 +178,16 @@ def test_eval_tells_what_it_takes_though_it_seems_wrong(run: Run, artifacts: Art
     assert json.loads((tmp_path / "e.json").read_text())["doubts"] == {"person twice": 1}
 
 
+def test_a_limit_on_ap_that_nothing_would_heed_is_refused(run: Run, artifacts: Artifacts, picture: Path) -> None:
+    bundle, folder = artifacts.bundle("onnx"), picture.parent
+    words = ("check", bundle, "--data", folder, "--threads", 1, "--max-drop", 2)
+    code, _, error = run(*words, "--reference", bundle, "--json", folder / "c.json")
+    assert code == 2 and f"--max-drop: expected annotations that AP can be measured on, got {folder} without" in error
+    code, _, error = run(*words, "--record", folder / "r.npz")
+    assert code == 2 and "--max-drop: expected a comparison, got --record; leave it out" in error
+    assert sorted(path.name for path in folder.iterdir()) == [picture.name]
+
+
 def test_a_place_where_no_file_can_be_is_refused_before_the_work(
     run: Run, artifacts: Artifacts, tmp_path: Path
 ) -> None:
