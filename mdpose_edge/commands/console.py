@@ -24,12 +24,17 @@ Split = Annotated[str, typer.Option(help='"val" reads DIR/val2017 and its annota
 DataFormat = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="FORMAT", help="coco, crowdpose, ochuman or instances. Default: the only one that is there."
+        "--format",
+        metavar="FORMAT",
+        help="coco, crowdpose, ochuman, mupots, panoptic or instances. Default: the only one that is there.",
     ),
 ]
 Keypoints = Annotated[
     str | None,
-    typer.Option(metavar="SET", help="coco17, crowdpose14, ochuman19, or a YAML file. Default: the format's own."),
+    typer.Option(
+        metavar="SET",
+        help="coco17, crowdpose14, ochuman19, mupots17, panoptic19, or a YAML file. Default: the format's.",
+    ),
 ]
 Runtime = Annotated[
     str | None, typer.Option(help="The engine: onnxruntime, openvino, tensorrt, torch. Default: the artifact's.")

@@ -46,7 +46,49 @@ OCHUMAN_KEYPOINTS = KeypointSpec(
 """OCHuman's 19 keypoints as annotated (Zhang et al., CVPR 2019). It defines no OKS constants for them: these are COCO's
 and, for head and neck, CrowdPose's."""
 
-KEYPOINT_SETS = {"coco17": COCO_KEYPOINTS, "crowdpose14": CROWDPOSE_KEYPOINTS, "ochuman19": OCHUMAN_KEYPOINTS}
+MUPOTS_KEYPOINTS = KeypointSpec(
+    names=(
+        "head_top", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
+        "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "pelvis",
+        "spine", "head",
+    ),
+    flip_pairs=((5, 2), (6, 3), (7, 4), (11, 8), (12, 9), (13, 10)),
+    skeleton=(
+        (0, 16), (16, 1), (1, 15), (15, 14), (14, 8), (14, 11), (8, 9), (9, 10), (11, 12), (12, 13), (1, 2), (2, 3),
+        (3, 4), (1, 5), (5, 6), (6, 7),
+    ),
+    sigmas=(
+        0.079, 0.079, 0.079, 0.072, 0.062, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089, 0.107, 0.087, 0.089, 0.107, 0.107,
+        0.079,
+    ),
+)  # fmt: skip
+"""MuPoTS-3D's 17 joints (Mehta et al., 3DV 2018). It defines no OKS constants: these are COCO's and CrowdPose's."""
+
+PANOPTIC_KEYPOINTS = KeypointSpec(
+    names=(
+        "neck", "nose", "pelvis", "left_shoulder", "left_elbow", "left_wrist", "left_hip", "left_knee", "left_ankle",
+        "right_shoulder", "right_elbow", "right_wrist", "right_hip", "right_knee", "right_ankle", "left_eye",
+        "left_ear", "right_eye", "right_ear",
+    ),
+    flip_pairs=((3, 9), (4, 10), (5, 11), (6, 12), (7, 13), (8, 14), (15, 17), (16, 18)),
+    skeleton=(
+        (0, 1), (0, 2), (0, 3), (3, 4), (4, 5), (2, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11), (2, 12), (12, 13),
+        (13, 14), (1, 15), (15, 16), (1, 17), (17, 18),
+    ),
+    sigmas=(
+        0.079, 0.026, 0.107, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089, 0.025,
+        0.035, 0.025, 0.035,
+    ),
+)  # fmt: skip
+"""CMU Panoptic's 19 joints, COCO's 17 among them (Joo et al., TPAMI 2019). OKS constants as above."""
+
+KEYPOINT_SETS = {
+    "coco17": COCO_KEYPOINTS,
+    "crowdpose14": CROWDPOSE_KEYPOINTS,
+    "ochuman19": OCHUMAN_KEYPOINTS,
+    "mupots17": MUPOTS_KEYPOINTS,
+    "panoptic19": PANOPTIC_KEYPOINTS,
+}
 """Sets with a name of their own."""
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS, keypoint_set
+from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS, MUPOTS_KEYPOINTS, keypoint_set
 from mdpose_edge.errors import ConfigError, DataError
 from mdpose_edge.spec import COCO_KEYPOINTS, NO_KEYPOINTS, KeypointSpec
 
 BOX_FORMAT = "instances"
 """COCO's boxes of any categories, without keypoints."""
-FORMATS = ("coco", "crowdpose", "ochuman", BOX_FORMAT)
+FORMATS = ("coco", "crowdpose", "ochuman", "mupots", "panoptic", BOX_FORMAT)
 """By the names that --format takes."""
 
 _PATTERNS = {
@@ -27,6 +27,8 @@ _PATTERNS = {
         ("ochuman.json", "images"),
         ("annotations/ochuman.json", "images"),
     ),
+    "mupots": (("MuPoTS-3D.json", "MultiPersonTestSet"),),
+    "panoptic": (("calibration_{sequence}.json", "hdImgs/{split}"),),
     BOX_FORMAT: (("annotations/instances_{split}2017.json", "{split}2017"),),
 }
 """By format: annotation files as they are handed out and as they are usually stored, and the folder of their images."""
@@ -43,8 +45,9 @@ class Located:
     image_dir: Path
 
     def default_keypoints(self) -> KeypointSpec:
-        """Return what this format is trained on: OCHuman by COCO's 17 of its 19, as in its own protocol."""
-        return {"crowdpose": CROWDPOSE_KEYPOINTS, BOX_FORMAT: NO_KEYPOINTS}.get(self.format, COCO_KEYPOINTS)
+        """Return what this format is trained on: OCHuman and Panoptic by COCO's 17 of their 19."""
+        own = {"crowdpose": CROWDPOSE_KEYPOINTS, "mupots": MUPOTS_KEYPOINTS, BOX_FORMAT: NO_KEYPOINTS}
+        return own.get(self.format, COCO_KEYPOINTS)
 
 
 def locate(data_dir: str | Path, split: str, data_format: str | None = None, *, boxes: bool = False) -> Located:
@@ -81,7 +84,7 @@ def locate(data_dir: str | Path, split: str, data_format: str | None = None, *, 
 def is_dataset(data_dir: str | Path) -> bool:
     """Say whether a folder is laid out as a dataset of any known format and split, rather than as plain images."""
     folder = Path(data_dir)
-    names = [file.format(split="*") for pairs in _PATTERNS.values() for file, _ in pairs]
+    names = [file.format(split="*", sequence="*") for pairs in _PATTERNS.values() for file, _ in pairs]
     return (folder / "annotations").is_dir() or any(any(folder.glob(name)) for name in names)
 
 
@@ -107,7 +110,8 @@ def is_mapped(located: Located) -> bool:
 
 
 def _candidate(data_dir: Path, split: str, name: str, file: str, images: str) -> Located:
-    return Located(name, data_dir / file.format(split=split), data_dir / images.format(split=split))
+    words = {"split": split, "sequence": data_dir.resolve().name}
+    return Located(name, data_dir / file.format(**words), data_dir / images.format(**words))
 
 
 def _nothing(data_dir: Path, candidates: list[Located]) -> Located:

@@ -17,6 +17,7 @@ from mdpose_edge.datasets.coco import PERSON_CATEGORY_ID, CocoSplit, completed, 
 from mdpose_edge.datasets.instances import box_split_of
 from mdpose_edge.datasets.keypoints import CROWDPOSE_KEYPOINTS
 from mdpose_edge.datasets.layout import BOX_FORMAT, Located, is_mapped, locate
+from mdpose_edge.datasets.solid_formats import from_mupots, from_panoptic
 from mdpose_edge.errors import DataError
 from mdpose_edge.spec import KeypointSpec
 
@@ -59,7 +60,7 @@ def open_split(
         return dataclasses.replace(boxes, format=located.format)
     found = split_of(data, located.annotation_file, located.image_dir, split)
     found = dataclasses.replace(found, format=located.format, crowd_index=_crowd_index(data, located))
-    if keypoints is None and located.format == "ochuman":
+    if keypoints is None and located.format in ("ochuman", "panoptic"):
         keypoints = located.default_keypoints()
     return found if keypoints is None else select_keypoints(found, keypoints.names)
 
@@ -103,6 +104,10 @@ def coco_form(data: dict[str, Any], located: Located, split: str) -> dict[str, A
         data = _from_crowdpose(data, where)
     elif located.format == "ochuman" and not is_mapped(located):
         data = _from_ochuman(data, split, where)
+    elif located.format == "mupots":
+        data = from_mupots(data, where)
+    elif located.format == "panoptic":
+        data = from_panoptic(data, located.annotation_file, split)
     return data if located.format == BOX_FORMAT else completed(data)
 
 

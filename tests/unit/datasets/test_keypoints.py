@@ -88,5 +88,5 @@ def test_a_folder_is_refused_as_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="coco17, crowdpose14, ochuman19, got no such file"):
+    with pytest.raises(ConfigError, match="coco17, crowdpose14, ochuman19, mupots17, panoptic19, got no such file"):
         keypoint_set("coco18")

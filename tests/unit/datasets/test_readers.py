@@ -118,7 +118,7 @@ def test_no_file_and_no_such_format_are_refused(tmp_path: Path) -> None:
         open_split(tmp_path, "val")
     with pytest.raises(DataError, match=r"json/crowdpose_val\.json or .*got no such file"):
         open_split(tmp_path, "val", "crowdpose")
-    with pytest.raises(ConfigError, match="coco, crowdpose, ochuman, instances, got voc"):
+    with pytest.raises(ConfigError, match="coco, crowdpose, ochuman, mupots, panoptic, instances, got voc"):
         locate(tmp_path, "val", "voc")
 
 
