@@ -88,7 +88,11 @@ def from_panoptic(data: Mapping[str, Any], calibration_file: Path, camera_name: 
             known = known & (joints[:, 2] > 0)
             if known.any():
                 size = (width, height)
-                annotations.append(_person(len(annotations) + 1, number, points[:, 0].astype(np.float64), CM * joints, size, known=known))
+                annotations.append(
+                    _person(
+                        len(annotations) + 1, number, points[:, 0].astype(np.float64), CM * joints, size, known=known
+                    )
+                )
     return {"images": images, "annotations": annotations, "categories": [_category(PANOPTIC_KEYPOINTS.names)]}
 
 
