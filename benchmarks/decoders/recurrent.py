@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.decoders.case import Case
 from mdpose_edge.families.heat_sigma import prior
+from mdpose_edge.families.recurrent.decode import LEAST_HEAT
 from mdpose_edge.families.recurrent.heads import (
     HEAT_THRESHOLD,
     STOP_THRESHOLD,
@@ -64,8 +65,15 @@ def _peak(heat: list[list[float]]) -> tuple[float, float]:
     _, row, column = best
     right, left = heat[row][min(column + 1, last_column)], heat[row][max(column - 1, 0)]
     below, above = heat[min(row + 1, last_row)][column], heat[max(row - 1, 0)][column]
-    x, y = ((after > before) - (after < before) for after, before in ((right, left), (below, above)))
-    return STRIDE * (column + 0.5 + x / 4), STRIDE * (row + 0.5 + y / 4)
+    x = _vertex(left, best[0], right) if 0 < column < last_column else 0.0
+    y = _vertex(above, best[0], below) if 0 < row < last_row else 0.0
+    return STRIDE * (column + 0.5 + x), STRIDE * (row + 0.5 + y)
+
+
+def _vertex(before: float, peak: float, after: float) -> float:
+    low, middle, high = (math.log(max(value, LEAST_HEAT)) for value in (before, peak, after))
+    bend = 2 * middle - low - high
+    return min(0.5, max(-0.5, (high - low) / (2 * bend))) if bend > 1e-9 else 0.0
 
 
 def cases() -> Iterator[Case]:

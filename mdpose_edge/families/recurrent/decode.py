@@ -20,6 +20,8 @@ from mdpose_edge.spec import DecodeSpec, ModelSpec
 EVALUATION = DecodeSpec(score_threshold=1e-3, nms="oks", nms_threshold=0.9, max_poses=20)
 """AP integrates over all scores; COCO's protocol counts the best 20 of an image and no more. Steps are read up to the
 first that is no person here too: how many people there are is part of what the model says."""
+LEAST_HEAT = 1e-6
+"""Lower heat counts as this, so that it has a logarithm."""
 LAW = "laplace"
 """Of the errors around a keypoint: see heat_sigma.py."""
 
@@ -132,15 +134,14 @@ class RecurrentDecoder:
                 [np.take_along_axis(h, c[:, None], axis=1)[:, 0] for h, c in zip(maps, inside, strict=True)]
             )
 
-        # A quarter of a cell towards the higher neighbour; beyond the map lies what is at its edge.
-        shift = np.stack(
-            [np.sign(at(row, column + 1) - at(row, column - 1)), np.sign(at(row + 1, column) - at(row - 1, column))],
-            axis=2,
-        )
-        keypoints = ((np.stack([column, row], axis=2) + 0.5 + 0.25 * shift) * STRIDE).astype(np.float32)
-        heat = at(row, column)
-        seen = heat >= np.float32(self._constants.heat_threshold)
-        heat = np.clip(heat, 0.0, 1.0)
+        peak = at(row, column)
+        across = _vertex(at(row, column - 1), peak, at(row, column + 1))
+        down = _vertex(at(row - 1, column), peak, at(row + 1, column))
+        inside = [(column > 0) & (column < self._columns - 1), (row > 0) & (row < self._rows - 1)]
+        shift = np.where(np.stack(inside, axis=2), np.stack([across, down], axis=2), 0.0)
+        keypoints = ((np.stack([column, row], axis=2) + 0.5 + shift) * STRIDE).astype(np.float32)
+        seen = peak >= np.float32(self._constants.heat_threshold)
+        heat = np.clip(peak, 0.0, 1.0)
         mean = np.where(seen, heat, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         return Found(keypoints, heat, (said * mean).astype(np.float32), _sizes(keypoints, heat, seen))
 
@@ -164,6 +165,17 @@ def people_said(probabilities: NDArray[np.float32], constants: Constants) -> int
     """Return how many steps come before the first that is no person."""
     over = np.flatnonzero(probabilities < np.float32(constants.stop_threshold))
     return int(over[0]) if len(over) else len(probabilities)
+
+
+def _vertex(before: NDArray[np.float32], peak: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return where the parabola through the logarithms of three neighbouring cells is highest, from the middle one.
+
+    For a Gaussian that is its centre, exactly; the paper takes a quarter of a cell towards the higher neighbour. Within
+    half a cell, which a peak's own cell is.
+    """
+    low, middle, high = (np.log(np.maximum(values, LEAST_HEAT, dtype=np.float64)) for values in (before, peak, after))
+    bend = 2 * middle - low - high
+    return np.clip(np.where(bend > 0, (high - low) / (2 * np.maximum(bend, 1e-9)), 0.0), -0.5, 0.5)
 
 
 def _sizes(keypoints: NDArray[np.float32], heat: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
