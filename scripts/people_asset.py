@@ -16,11 +16,9 @@ from torch import Tensor
 
 from mdpose_edge.checkpoint import read_checkpoint, save_checkpoint
 from mdpose_edge.common.files import file_sha256
+from mdpose_edge.families.mdpose.heads import MERGING
 from mdpose_edge.shipped import ASSETS
-from mdpose_edge.spec import DecodeSpec
 
-DECODE = DecodeSpec(score_threshold=0.2, nms_threshold=0.5)
-"""For use: a score is an expected number of people, spread over cells, so that few exceed 0.3."""
 AVERAGED = "ema/module."
 """Tensors of the averaged network in a checkpoint's state."""
 
@@ -31,7 +29,7 @@ def pack(source: Path, out: Path) -> None:
     averaged = {k.removeprefix(AVERAGED): v for k, v in checkpoint.state.items() if k.startswith(AVERAGED)}
     weights = averaged or checkpoint.weights
     note = "exponential moving average of the weights" if averaged else checkpoint.weights_are
-    spec = replace(checkpoint.spec, decode=DECODE)
+    spec = replace(checkpoint.spec, decode=MERGING)
     save_checkpoint(out, spec, {k: _half(v) for k, v in weights.items()}, weights_are=note)
 
 

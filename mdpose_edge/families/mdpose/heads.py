@@ -12,7 +12,7 @@ from mdpose_edge.spec import COCO_KEYPOINTS, DecodeSpec, HeadSpec, InputSpec, Ke
 
 KINDS = ("o", "mu", "gamma")
 """Of each level, in graph order: the score's logit, the offsets of the means, and the scales, all raw."""
-MERGING = DecodeSpec(score_threshold=0.3, nms="merge", nms_threshold=0.45)
+MERGING = DecodeSpec(score_threshold=0.4, nms="merge", nms_threshold=0.45)
 """Of models whose scores are expected numbers of people. The overlap is the best of 0.4, 0.45 and 0.5 by AP on photos
 (docs/model-card-people.md); they are within 0.004 of one another."""
 GAMMA_FLOOR = 0.05
