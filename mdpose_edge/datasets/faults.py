@@ -11,18 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpose_edge.datasets.coco import LARGEST_SIDE, is_number, whole_number
-from mdpose_edge.datasets.doubts import (
-    HIDDEN_MARGIN,
-    IMAGE_MARGIN_PX,
-    VISIBLE_MARGIN,
-    are_shares,
-    are_unlike,
-    identity,
-)
+from mdpose_edge.datasets.doubts import IMAGE_MARGIN_PX, are_shares, are_unlike, identity
 from mdpose_edge.datasets.keypoints import without_partner
 from mdpose_edge.spec import KeypointSpec
 
 Box = tuple[float, float, float, float]
+
+VISIBLE_MARGIN, HIDDEN_MARGIN = 0.05, 1.0
+"""How far outside its box a keypoint with v = 2 or v = 1 may lie, as a share of the box's longer side. COCO's boxes
+enclose what is visible: of 1,452 labelled keypoints in a sample of COCO no visible one lies out by over 0.02, and some
+hidden ones by up to 0.46."""
 
 
 @dataclass(frozen=True)
