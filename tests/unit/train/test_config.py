@@ -75,8 +75,8 @@ def test_every_shipped_configuration_describes_a_network(path: Path) -> None:
     ("name", "parameters", "components"),
     [
         pytest.param("dla34_736", 21.5e6, 92**2 + 46**2 + 23**2, id="DLA-34"),
-        pytest.param("resnet50_896", 31.8e6, 112**2 + 56**2 + 28**2 + 14**2 + 7**2, id="ResNet-50, five levels"),
-        pytest.param("resnet101_896", 50.8e6, 112**2 + 56**2 + 28**2 + 14**2 + 7**2, id="ResNet-101, five levels"),
+        pytest.param("resnet50_896", 35.8e6, 112**2 + 56**2 + 28**2 + 14**2 + 7**2, id="ResNet-50, five levels"),
+        pytest.param("resnet101_896", 54.8e6, 112**2 + 56**2 + 28**2 + 14**2 + 7**2, id="ResNet-101, five levels"),
     ],
 )
 def test_recipes_of_the_paper_build_their_networks(name: str, parameters: float, components: int) -> None:
