@@ -30,7 +30,7 @@ MERGES = True
 """Knows `DecodeSpec.nms` "merge"."""
 MERGED_FROM = 0.01
 """Score from which on a candidate takes part in merging, whatever the threshold: what shares a person with others is
-small. Down to 0.001 it changes no figure of the people model by 0.003."""
+small. Down to 0.001 it changes AP and AP50 of the people model by 0.002 at most."""
 LAW: Law = "laplace"
 """What a coordinate is distributed by."""
 LAPLACE_SIGMA = np.float32(np.sqrt(2.0))
