@@ -91,7 +91,10 @@ def draw_poses(
     for person in reversed(range(len(poses))):
         label = _label(poses, person, classes) if labels is None else labels[person]
         seen = poses.keypoints_xy[person]
-        _draw_label(canvas, seen if len(seen) else poses.boxes_xyxy[person].reshape(2, 2), label)
+        if len(seen):
+            _draw_label(canvas, seen, label)
+        else:
+            _draw_label(canvas, poses.boxes_xyxy[person].reshape(2, 2), label, raised=1)
     return canvas
 
 
@@ -218,7 +221,8 @@ def _draw_sigmas(canvas: NDArray[np.uint8], poses: Poses, palette: Palette) -> N
         cv2.ellipse(canvas, centre, axis, 0, 0, 360, color, 1, cv2.LINE_AA, _SHIFT)
 
 
-def _draw_label(canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], text: str) -> None:
+def _draw_label(canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], text: str, raised: float = 3) -> None:
+    """Write above the uppermost keypoint, raised by so many heights of the text."""
     seen = keypoints_xy[np.isfinite(keypoints_xy).all(axis=1)]
     if not len(seen):
         return
@@ -227,7 +231,7 @@ def _draw_label(canvas: NDArray[np.uint8], keypoints_xy: NDArray[np.float32], te
     head_x, head_y = np.clip(seen[seen[:, 1].argmin()], -_FAR, _FAR)
     pad = max(2, text_h // 3)
     x = int(np.clip(head_x - text_w / 2, pad, max(pad, canvas.shape[1] - text_w - pad)))
-    y = int(np.clip(head_y - 3 * text_h, text_h + pad, max(text_h + pad, canvas.shape[0] - below - pad)))
+    y = int(np.clip(head_y - raised * text_h, text_h + pad, max(text_h + pad, canvas.shape[0] - below - pad)))
     cv2.rectangle(canvas, (x - pad, y - text_h - pad), (x + text_w + pad, y + pad), OUTLINE_BGR, cv2.FILLED)
     cv2.putText(canvas, text, (x, y), _FONT, scale, CAPTION_BGR, 1, cv2.LINE_AA)
 

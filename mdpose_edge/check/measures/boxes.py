@@ -28,7 +28,7 @@ SIZES = {"APS": (0.0, SMALL_AREA), "APM": (SMALL_AREA, LARGE_AREA), "APL": (LARG
 class BoxLimits:
     """How far boxes may move. Where it comes from is measured in docs/gate.md."""
 
-    iou: float = 3.0
+    iou: float = 8.0
     """% by which the mean IoU of boxes that both sides find may fall below 1."""
     min_boxes: int = 20
     """For a mean that is judged."""
