@@ -141,7 +141,7 @@ def test_it_is_inferred_on_pictures(bundles: dict[str, Path], crude_people: Path
 
 def test_triton_serves_it_without_the_package(bundles: dict[str, Path], tmp_path: Path) -> None:
     repository = write_repository(bundles["onnx"], tmp_path / "repository")
-    folder = repository / "mdpose_decode" / "1"
+    folder = repository / "pose_decode" / "1"
     code = (
         f"import sys; sys.path.insert(0, {str(folder)!r})\n"
         "sys.modules.update(dict.fromkeys(('torch', 'cv2', 'typer')))\n"
