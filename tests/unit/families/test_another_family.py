@@ -192,7 +192,7 @@ def test_the_view_shows_it(bundles: dict[str, Path]) -> None:
     with PoseEstimator(bundles["onnx"], threshold=0.01) as estimator:
         poses, keypoints = estimator(frame), estimator.spec.keypoints
     about = describe(
-        model="m", engine="onnxruntime", precision="fp32", source="s", threshold=0.01, stages=["engine"],
+        model="m", engine="onnxruntime", precision="fp32", source="s", threshold=0.01, start=0.01, stages=["engine"],
         keypoints=keypoints, tracked=False,
     )  # fmt: skip
     hub = Hub(about)

@@ -136,12 +136,13 @@ def test_results_on_file_are_a_reference(bundle: Path, shapes: Path, tmp_path: P
     assert findings["box_iou"].held and findings["nll"].held is None if "nll" in findings else True
 
 
-def test_int8_passes_the_gate_or_returns_layers_to_float(run_folder: Path, shapes: Path, tmp_path: Path) -> None:
+def test_int8_passes_the_gate_or_returns_layers_to_float(run_folder: Path, tmp_path: Path) -> None:
     model = run_folder / "model.safetensors"
     spec = read_checkpoint(model).spec
     write_shapes(tmp_path, "calib", 100)
     make_calibration_set(tmp_path / "calib2017", tmp_path / "calib", spec.input, num=100)
-    options = {"calib": tmp_path / "calib", "val_data": shapes, "max_drop": 5.0}
+    write_shapes(tmp_path / "more", "val", 80)  # scores of a dozen pictures are apart by a tenth where one box differs
+    options = {"calib": tmp_path / "calib", "val_data": tmp_path / "more", "max_drop": 5.0}
     done = export_checkpoint(model, tmp_path / "int8", ExportOptions("onnx", "int8", **options))
     findings = {finding["key"]: finding for finding in done.report["gate"]["findings"]}
     assert done.report["gate"]["held"] and findings["AP"]["held"] and findings["box_iou"]["held"]
