@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mdpose_edge.datasets.images import decode_image, read_image
 from mdpose_edge.errors import InputError
 from mdpose_edge.stream.animation import open_file
-from mdpose_edge.stream.capture import FileCapture
+from mdpose_edge.stream.capture import Capture, FileCapture
 from mdpose_edge.stream.containers import Container, count_frames, read_container
 from mdpose_edge.stream.frames import CapturedFrame, FrameSource, Note, ignore_note
 
@@ -23,6 +23,13 @@ MISSING_FRAMES = 3
 """And so many in a short video."""
 DAMAGED_FRAMES, DAMAGE_S = 300, 2.0
 """So many frames in a row, and for so long, may fail to decode before a video counts as over."""
+CHANGES_SIZE = (
+    ".264", ".265", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".mkv", ".mpeg", ".mpg", ".mts", ".ts", ".vob", ".webm",
+)  # fmt: skip
+"""Containers of broadcasts and recorded calls, whose frames may change size on the way."""
+SIZE_UNSEEN = (
+    "read by OpenCV, which scales frames of another size than the first without a word; the extra video sees it."
+)
 DAMAGED = "expected a picture, got damaged data; copy the file again."
 
 _REMOTE_REMEDY = (
@@ -111,6 +118,8 @@ class VideoFile(FrameSource):
         self.fps, self.total = self._capture.fps, self._capture.total
         self._closed = False
         self._last_s, self._step_s = 0.0, 0.0
+        if isinstance(self._capture, Capture) and Path(path).suffix.lower() in CHANGES_SIZE and not self._is_remote:
+            note(f"{self.name}: {SIZE_UNSEEN}")
         if (self._container.tracks or 1) > 1:
             note(f"{self.name}: the first of its {self._container.tracks} video tracks is read.")
 
